@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vivant.errors import BackendError, BundleError, PhotoError, UsageError
+from .errors import BackendError, BundleError, PhotoError, UsageError
 
 Float = NDArray[np.float32]
 Image = NDArray[np.uint8]
@@ -217,8 +217,8 @@ class _Numpy:
         down = part[rows, None]
         tall = plane[low[rows]] * (1 - down) + plane[high[rows]] * down  # (rows, w)
         low, high, part = _positions(plane.shape[1], self._width)
-        wide: Float = tall.take(low, axis=1) * (1 - part) + tall.take(high, axis=1) * part
-        return wide
+        wide = tall.take(low, axis=1) * (1 - part) + tall.take(high, axis=1) * part
+        return wide.astype(np.float32, copy=False)
 
     def _enlarge_packed(self, pixels: Packed, rows: slice) -> Packed:
         """The same for packed pixels, with weights in sixteenths: exact up to a factor of 8."""
