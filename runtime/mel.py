@@ -93,11 +93,11 @@ class MelSpec:
 
     def normalise(self, mel: ArrayLike) -> Floats:
         """(N, mels) log power -> (N, mels) with mean 0 and deviation 1 over training speech."""
-        x = np.asarray(mel, np.float32)
+        x: Floats = np.asarray(mel, np.float32)
         if self.mean:
-            x = x - np.asarray(self.mean, np.float32)
+            x = np.subtract(x, np.asarray(self.mean, np.float32), dtype=np.float32)
         if self.std:
-            x = x / np.asarray(self.std, np.float32)
+            x = np.divide(x, np.asarray(self.std, np.float32), dtype=np.float32)
         return x
 
     def silence(self, frames: int = 1) -> Floats:
