@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, UnidentifiedImageError
 
 from vivant.errors import PhotoError
 from vivant.files import check_readable, describe
@@ -311,11 +311,13 @@ def _unreadable(name: str, data: bytes, cause: Exception) -> PhotoError:
             expected=_ACCEPTED,
             fix="Export it as JPEG (iPhone: Settings > Camera > Formats > Most Compatible).",
         )
-    image = kind.endswith("image")
-    detail = f" ({str(cause)[:80]})" if image and str(cause) else ""
+    if not kind.endswith("image"):
+        fix = "Choose a photo."
+        return PhotoError(f"{name} is not an image", expected=_ACCEPTED, got=kind, fix=fix)
+    unknown = isinstance(cause, UnidentifiedImageError) or not str(cause)
     return PhotoError(
-        f"{name} is {'damaged or cut short' if image else 'not a photo'}",
-        expected=_ACCEPTED,
-        got=kind + detail,
-        fix="Copy the file again or open it in a viewer and save it as PNG.",
+        f"{name} is damaged or cut short",
+        expected="a complete image",
+        got=kind if unknown else f"{kind} ({str(cause)[:80]})",
+        fix="Copy the file again, or open it in a viewer and save it as PNG.",
     )
