@@ -1,0 +1,97 @@
+"""OpenVINO: Intel and other CPUs, Intel GPUs and NPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from ..tensor import Array
+from . import Options, Signature, match
+
+FORMATS = ("onnx",)
+
+# OpenVINO's own choice is bf16 on CPUs that have it and f16 on GPUs, with errors of percents.
+_PRECISIONS = {"fp16": "f16", "bf16": "bf16"}
+
+
+@cache
+def _vendor() -> ModuleType:
+    import openvino
+
+    return openvino
+
+
+@cache
+def _core() -> Any:
+    return _vendor().Core()
+
+
+def version() -> str:
+    """OpenVINO's version and build."""
+    return str(_vendor().get_version())
+
+
+def devices() -> tuple[str, ...]:
+    """Devices of this machine, the CPU first."""
+    found = [str(device) for device in _core().available_devices]
+    return tuple(sorted(found, key=lambda device: device != "CPU"))
+
+
+def describe(device: str) -> str:
+    """The device's full name and what the plugin can do on it, which decides the code it makes."""
+    name = str(_core().get_property(device, "FULL_DEVICE_NAME"))
+    abilities = sorted(map(str, _core().get_property(device, "OPTIMIZATION_CAPABILITIES")))
+    return f"{name} ({' '.join(abilities)})"
+
+
+def compile(model: bytes, signature: Signature, options: Options) -> _Compiled:
+    """Compile an ONNX graph."""
+    core = _core()
+    compiled = core.compile_model(core.read_model(model), options.device, _config(options))
+    return _Compiled(compiled, signature)
+
+
+def restore(blob: bytes, signature: Signature, options: Options) -> _Compiled:
+    """Import an exported graph."""
+    return _Compiled(_core().import_model(blob, options.device, _config(options)), signature)
+
+
+def _config(options: Options) -> dict[str, Any]:
+    config: dict[str, Any] = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": _PRECISIONS.get(options.precision, "f32"),
+    }
+    if options.device == "CPU":
+        config["NUM_STREAMS"] = 1
+        if options.threads:
+            config["INFERENCE_NUM_THREADS"] = options.threads
+    return config
+
+
+class _Compiled:
+    def __init__(self, compiled: Any, signature: Signature) -> None:
+        self._compiled = compiled
+        self._request = compiled.create_infer_request()
+        self._inputs = match("inputs", signature.inputs, [_port(p) for p in compiled.inputs])
+        outputs = match("outputs", signature.outputs, [_port(p) for p in compiled.outputs])
+        self._outputs = [compiled.outputs[i] for i in outputs]
+
+    def run(self, tensors: Sequence[Array]) -> list[Array]:
+        # Sharing the inputs saves copies; outputs are copied, because the request writes its
+        # next results into the same memory.
+        feeds = dict(zip(self._inputs, tensors, strict=True))
+        results = self._request.infer(feeds, share_inputs=True, share_outputs=False)
+        return [np.asarray(results[port]) for port in self._outputs]
+
+    def export(self) -> bytes:
+        return bytes(self._compiled.export_model().getbuffer())
+
+
+def _port(port: Any) -> tuple[set[str], str, tuple[int, ...]]:
+    dimensions = port.partial_shape
+    shape = tuple(d.get_length() if d.is_static else -1 for d in dimensions)
+    return set(port.names), str(np.dtype(port.element_type.to_dtype()).name), shape
