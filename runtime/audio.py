@@ -83,7 +83,7 @@ def open_audio(source: AudioSource) -> Sound:
         sound, name = _from_array(source), "The sound"
     elif isinstance(source, bytes | bytearray | memoryview):
         name = "The recording"
-        sound = _from_file(io.BytesIO(source), name, bytes(source[:512]))
+        sound = _from_file(_Memory(source), name, bytes(source[:512]))
     elif isinstance(source, str | os.PathLike):
         path = check_readable(source, noun="recording", error=AudioError)
         name = f"The recording '{os.fspath(source)}'"
@@ -285,6 +285,19 @@ def _slices(table: NDArray[Any]) -> Iterator[NDArray[Any]]:
     return (table[start : start + step] for start in range(0, len(table), step))
 
 
+class _Memory(io.BytesIO):
+    """A file in memory that stays where it is when told to go before its start.
+
+    libsndfile asks for that in damaged files, and cffi prints what a callback raises.
+    """
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        try:
+            return super().seek(offset, whence)
+        except ValueError:
+            return self.tell()
+
+
 def _from_path(path: Path, name: str) -> Sound:
     with path.open("rb") as file:
         head = file.read(512)
@@ -295,7 +308,7 @@ def _from_path(path: Path, name: str) -> Sound:
         return _from_media(path.open("rb"), name, head, cause)
 
 
-def _from_file(file: io.BytesIO, name: str, head: bytes) -> Sound:
+def _from_file(file: _Memory, name: str, head: bytes) -> Sound:
     if not head:
         raise AudioError(f"{name} is empty", expected=_ACCEPTED, got="0 bytes")
     try:
