@@ -98,7 +98,7 @@ def _named(folder: Path) -> set[str]:
         stages = Bundle.open(folder).manifest.stages.values()
     except BundleError:
         return set()
-    return {a.file.file for s in stages for a in s.artifacts} | {s.golden.file.file for s in stages}
+    return {ref.file for stage in stages for ref in stage.files}
 
 
 def _stage(name: str, data: StageData, files: dict[str, bytes]) -> dict[str, Any]:

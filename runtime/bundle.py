@@ -139,6 +139,11 @@ class Stage:
     """In order of preference."""
     golden: Golden
 
+    @property
+    def files(self) -> tuple[FileRef, ...]:
+        """Every file of the stage."""
+        return (*(artifact.file for artifact in self.artifacts), self.golden.file)
+
     def input(self, name: str) -> TensorSpec:
         """The input called ``name``."""
         return next(spec for spec in self.inputs if spec.name == name)
@@ -510,11 +515,16 @@ class Bundle:
                         got=ascii(names)[:200],
                     )
                 for name, spec in wanted.items():
+                    kind = archive.getinfo(name).compress_type
+                    if kind not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                        raise BundleError(f"{where}: {name} is packed in an unknown way")
                     with archive.open(name) as member:
                         # A header is at most 64 KiB; nothing beyond the declared size is inflated.
                         content = member.read(spec.nbytes + (1 << 16))
                     arrays[name] = _array(content, spec, f"{where}: {name}")
-        except (zipfile.BadZipFile, ValueError, EOFError, OSError, NotImplementedError) as error:
+        except BundleError:
+            raise
+        except Exception as error:  # zipfile, zlib and NumPy's header parser raise many types
             raise BundleError(f"{where} cannot be read", got=str(error)[:200], fix=_AGAIN) from None
         inputs = {spec.name: arrays[f"in.{spec.name}.npy"] for spec in stage.inputs}
         outputs = {spec.name: arrays[f"out.{spec.name}.npy"] for spec in stage.outputs}

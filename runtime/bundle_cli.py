@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 import time
@@ -46,7 +47,8 @@ def info(path: Path | None = None, *, as_json: bool = False) -> int:
     """Print what the manifest says; nothing is hashed or run. Raises BundleError."""
     bundle = Bundle.open(path)
     head, stages = bundle.manifest, bundle.manifest.stages
-    size = sum(f.file.bytes for s in stages.values() for f in (*s.artifacts, s.golden))
+    files = [ref for stage in stages.values() for ref in stage.files]
+    size = sum(ref.bytes for ref in files)
     if as_json:
         facts: dict[str, Any] = {
             "path": str(bundle.path),
@@ -121,7 +123,7 @@ def verify(
     results: list[dict[str, Any]] = []
     code = 0
     for stage in bundle.manifest.stages.values():
-        for ref in (*(artifact.file for artifact in stage.artifacts), stage.golden.file):
+        for ref in stage.files:
             result = {"stage": stage.name, "check": f"sha256 {ref.file}"}
             start = time.perf_counter()
             try:
@@ -130,12 +132,18 @@ def verify(
                 result["error"] = str(error)
                 code = error.exit_code
             results.append(result | {"ms": round((time.perf_counter() - start) * 1e3, 1)})
-        for name, device in pairs:
-            result = {"stage": stage.name, "check": f"golden {name}:{device}"}
+        for (name, device), artifact in itertools.product(pairs, stage.artifacts):
+            check = f"golden {name}:{device} {artifact.precision}"
+            result = {"stage": stage.name, "check": check}
             start = time.perf_counter()
             try:
                 graph = load_graph(
-                    bundle, stage.name, name, device=device, threads=threads, cache=None
+                    bundle,
+                    stage.name,
+                    name,
+                    device=device,
+                    threads=threads,
+                    precision=artifact.precision,
                 )
                 result["golden_error"] = f"{graph.loading.error:.2g}"
             except VivantError as error:

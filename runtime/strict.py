@@ -12,7 +12,7 @@ from .errors import BundleError
 MAX_TEXT = 4096
 """Longest string accepted, in characters."""
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def parse(data: bytes, where: str) -> object:
