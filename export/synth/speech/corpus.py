@@ -27,7 +27,7 @@ LANGUAGES: Mapping[str, str] = dict(
 """espeak-ng's language and the file of the Universal Declaration of Human Rights in it."""
 HELD_OUT_LANGUAGES: frozenset[str] = frozenset({"nl", "ro", "hi", "sw"})
 ENGLISH: tuple[str, ...] = (
-    "en-us", "en-us", "en-gb", "en-gb-x-rp", "en-gb-scotland", "en-us-nyc", "en-029",
+    "en-us", "en-us", "en", "en-gb-x-rp", "en-gb-scotland", "en-us-nyc", "en-029",
 )  # fmt: skip
 VARIANTS: tuple[str, ...] = tuple(
     """

@@ -103,7 +103,7 @@ def spoken_clip(texts: corpus.Texts, rng: np.random.Generator, held_out: bool = 
         chosen = []
         seconds = 0.0
         while seconds < wanted - 1:
-            line = str(lines[rng.integers(len(lines))])
+            line = lines[int(rng.integers(len(lines)))]
             chosen.append(line)
             seconds += len(line) / 14 / voice.pace + 0.5
         said = speak(voice, chosen)

@@ -224,7 +224,7 @@ class Espeak:
 
     def _receive(self, wave: object, count: int, events: object) -> int:
         if count > 0:
-            self._blocks.append(np.ctypeslib.as_array(wave, (count,)).copy())  # type: ignore[arg-type]
+            self._blocks.append(np.ctypeslib.as_array(wave, (count,)).copy())
         i = 0
         while events[i].type != _END_OF_LIST:  # type: ignore[index]
             event = events[i]  # type: ignore[index]
