@@ -8,7 +8,7 @@ same motion.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from .bundle import Manifest
 from .controls import Controls
 from .latent import INDEX
-from .mel import LogMel, MelSpec
+from .mel import LogMel
 from .sampler import correlate, integrate, tick_noise
 
 Array = NDArray[np.float32]
@@ -34,7 +34,7 @@ class MotionState:
     """Samples that do not fill a mel frame yet."""
     frames: Array
     """Normalised mel frames no tick has consumed, (n, mels)."""
-    heard: Array
+    listening: Array
     """State of ``listen``, (1, S)."""
     cache: Array
     """Past keys and values of ``denoise``, (1, M, W, D)."""
@@ -44,9 +44,9 @@ class MotionState:
     """The last tick's noise, for its correlation in time."""
     tick: int = 0
     """Ticks done."""
-    samples: int = 0
+    heard: int = 0
     """Samples pushed."""
-    closed: bool = field(default=False)
+    closed: bool = False
 
 
 class MotionStream:
@@ -71,54 +71,53 @@ class MotionStream:
         audio, latent = manifest.audio, manifest.latent
         self._mean = np.asarray(latent.mean, np.float32)
         self._std = np.asarray(latent.std, np.float32)
-        self._mel_mean = np.asarray(audio.mean, np.float32)
-        self._mel_std = np.asarray(audio.std, np.float32)
         self._per_tick = audio.tick // audio.hop
-        spec = MelSpec.from_audio(audio)
-        # Ticks -2 and -1 prime ``listen``: silence up to the frame before tick 0's first new one.
-        primed = self._per_tick * 2 - audio.look_ahead // audio.hop
-        silence = np.full((primed, audio.mels), np.log(audio.floor), np.float32)
+        # Ticks before 0 prime ``listen`` with the look-ahead of tick 0; silence fills the first.
+        ahead = audio.look_ahead // audio.hop
+        priming = -(-ahead // self._per_tick)
         stages = manifest.stages
         self.state = MotionState(
-            mel=LogMel(spec),
-            frames=self._normalise(silence),
-            heard=np.zeros(stages["listen"].input("state").shape, np.float32),
+            mel=LogMel(audio),
+            frames=audio.normalise(audio.silence(priming * self._per_tick - ahead)),
+            listening=np.zeros(stages["listen"].input("state").shape, np.float32),
             cache=np.zeros(stages["denoise"].input("cache").shape, np.float32),
             previous=np.tile(-self._mean / self._std, SUBFRAMES)[None].astype(np.float32),
-            tick=-2,
+            tick=-priming,
         )
 
     def push(self, samples: Array) -> Array:
         """Take float32 samples (n,) at 16 kHz; return the new motion frames, (m, latent)."""
         if self.state.closed:
             raise ValueError("the stream is closed; open a new one for more audio")
-        self.state.samples += len(samples)
+        self.state.heard += len(samples)
         return self._advance(self.state.mel.push(samples))
 
     def close(self) -> Array:
         """End the stream: return the motion frames up to the end of the last tick, (m, latent)."""
         state, audio = self.state, self._manifest.audio
-        ticks = -(-state.samples // audio.tick)
-        padded = ticks * audio.tick + audio.look_ahead
-        motion = self.push(np.zeros(padded - state.samples, np.float32)) if ticks else self._none()
         state.closed = True
-        return motion
+        if not state.heard:
+            return self._none()
+        padded = -(-state.heard // audio.tick) * audio.tick + audio.look_ahead
+        silence = np.zeros(padded - state.heard, np.float32)
+        return self._advance(state.mel.push(silence))
+
+    @property
+    def heard(self) -> int:
+        """Samples pushed so far."""
+        return self.state.heard
 
     def _none(self) -> Array:
         return np.zeros((0, len(self._mean)), np.float32)
 
-    def _normalise(self, frames: Array) -> Array:
-        normalised: Array = (frames - self._mel_mean) / self._mel_std
-        return normalised
-
     def _advance(self, frames: Array) -> Array:
         state = self.state
-        state.frames = np.concatenate([state.frames, self._normalise(frames)])
+        state.frames = np.concatenate([state.frames, self._manifest.audio.normalise(frames)])
         motion = [self._none()]
         while len(state.frames) >= self._per_tick:
             mel, state.frames = state.frames[: self._per_tick], state.frames[self._per_tick :]
-            heard = self._listen({"mel": mel[None], "state": state.heard})
-            state.heard = heard["state_out"]
+            heard = self._listen({"mel": mel[None], "state": state.listening})
+            state.listening = heard["state_out"]
             if state.tick >= 0:
                 motion.append(self._sample(heard["audio"]))
             state.tick += 1

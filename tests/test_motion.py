@@ -1,0 +1,93 @@
+"""A motion stream is one thing however its audio arrives, and knows when it began and ended."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vivant.bundle import Bundle
+from vivant.controls import Controls
+from vivant.latent import INDEX, SIZE
+from vivant.motion import MotionStream
+from vivant.plan import Plan
+
+SPEECH = np.random.default_rng(5).normal(0, 0.1, 16_000).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def make(bundle_path: Path):
+    """Opens streams over the tiny bundle's graphs."""
+    bundle, plan = Bundle.open(bundle_path), Plan(backend="onnxruntime", cache=None)
+    graphs = plan.load_all(bundle, ("listen", "denoise"))
+
+    def stream(**options) -> MotionStream:
+        return MotionStream(graphs["listen"], graphs["denoise"], bundle.manifest, **options)
+
+    return stream
+
+
+def whole(stream: MotionStream, samples: np.ndarray) -> np.ndarray:
+    return np.concatenate([stream.push(samples), stream.close()])
+
+
+@settings(max_examples=25, deadline=None)
+@given(cuts=st.lists(st.integers(0, len(SPEECH)), max_size=12))
+def test_any_chunking_of_the_same_audio_gives_the_same_motion(make, cuts: list[int]) -> None:
+    """Chunked equals whole: offline and live cannot differ."""
+    expected = whole(make(seed=3), SPEECH)
+    stream, parts, start = make(seed=3), [], 0
+    for cut in [*sorted(cuts), len(SPEECH)]:
+        parts.append(stream.push(SPEECH[start:cut]))
+        start = cut
+    parts.append(stream.close())
+    np.testing.assert_allclose(np.concatenate(parts), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("samples", [0, 1, 639, 640, 641, 16_000])
+def test_motion_covers_the_sound_to_its_last_tick(make, samples: int) -> None:
+    """Two motion frames for every tick that was begun, none for no sound."""
+    motion = whole(make(), SPEECH[:samples])
+    assert motion.shape == (2 * -(-samples // 640), SIZE)
+    assert np.isfinite(motion).all()
+
+
+def test_new_audio_does_not_change_motion_already_made(make) -> None:
+    """Causality: motion up to a tick depends on no sound beyond its look-ahead of 60 ms."""
+    other = SPEECH.copy()
+    other[8000 + 960 :] = 0.3
+    a, b = make().push(SPEECH), make().push(other)
+    known = 2 * (8000 // 640)
+    np.testing.assert_array_equal(a[:known], b[:known])
+    assert not np.allclose(a[known:], b[known:])
+
+
+def test_motion_follows_sound_seed_and_controls(make) -> None:
+    """What should matter does: another sound, seed or emotion gives other motion."""
+    base = whole(make(seed=1), SPEECH)
+    np.testing.assert_array_equal(base, whole(make(seed=1), SPEECH))
+    for other in (
+        whole(make(seed=2), SPEECH),
+        whole(make(seed=1), SPEECH[::-1].copy()),
+        whole(make(seed=1, controls=Controls(emotion={"happy": 1.0})), SPEECH),
+    ):
+        assert np.abs(other - base).max() > 1e-3
+
+
+def test_blendshapes_stay_weights(make) -> None:
+    """Apps receive weights between 0 and 1, whatever the network says."""
+    motion = whole(make(), SPEECH)[:, : INDEX["gazeYaw"]]
+    assert motion.min() >= 0
+    assert motion.max() <= 1
+
+
+def test_a_closed_stream_takes_no_more(make) -> None:
+    """Sound after the end is a mistake that is told, not swallowed."""
+    stream = make()
+    stream.push(SPEECH)
+    stream.close()
+    with pytest.raises(ValueError, match="closed"):
+        stream.push(SPEECH)
