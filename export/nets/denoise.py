@@ -1,0 +1,352 @@
+"""``denoise``: the next tick's motion, from its noise, the audio and two seconds of clean past.
+
+A causal transformer reads the clean past (one token a tick, keys and values cached), and a
+conditional network denoises the one token that is being made (adaLN-zero, Peebles & Xie 2023, in
+both). Splitting them so, as in autoregressive generation with a diffusion loss (Li et al. 2024,
+"Autoregressive Image Generation without Vector Quantization"), lets training draw many noise
+levels for one pass over the past.
+
+The flow runs in the space of *innovations*. Given the last tick, most of the next one is known:
+the head moves by hundredths of its range in 40 ms. With ``m`` the linear prediction from the last
+tick and ``U diag(s)`` the principal axes of what that misses, a tick is ``x = m + U s z`` and
+``z`` has unit variance, so few steps are enough and what they miss is small in motion, not only in
+latent units. The sampler's variable at time t is ``x_t = (1 - t) m + U ((1 - t) s + t) z_t``:
+noise at t = 1, the clean tick at t = 0, as its contract asks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class DenoiseConfig:
+    """Sizes of the network; stored in the checkpoint."""
+
+    latent: int = 126
+    """Numbers of a tick: two motion frames of 63."""
+    components: int = 96
+    """Principal axes of the innovation that are generated; the rest is predicted."""
+    features: int = 192
+    """Size of the audio feature."""
+    conditions: int = 16
+    """Size of the conditions vector."""
+    width: int = 256
+    """Channels of the transformer."""
+    layers: int = 5
+    """Blocks of the transformer."""
+    condition_width: int = 64
+    """Channels of the conditions' embedding."""
+    heads: int = 4
+    """Attention heads."""
+    window: int = 50
+    """Past ticks that a layer sees (2 s)."""
+    head_width: int = 256
+    """Channels of the denoising head."""
+    head_blocks: int = 3
+    """Blocks of the denoising head."""
+
+
+MASKED = -1e4
+"""Attention bias of a key that is not there; finite, so that half precision keeps it finite."""
+FREQUENCIES = 12
+"""Waves of the time embedding, from half a cycle to 16 cycles over 0..1."""
+MIN_STEP = 1e-3
+"""Shortest step of the sampler's time."""
+FAR = 8.0
+"""The audio's own reading is clipped to this many deviations of the innovation."""
+
+
+class Modulation(nn.Module):
+    """adaLN-zero: shift, scale and gate of each branch from a condition; zero at the start."""
+
+    def __init__(self, condition: int, width: int, count: int) -> None:
+        super().__init__()
+        self.count = count
+        self.out = nn.Linear(condition, count * width)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, condition: Tensor) -> tuple[Tensor, ...]:
+        """(..., D) -> ``count`` tensors (..., width)."""
+        return self.out(F.silu(condition)).chunk(self.count, dim=-1)
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """Layer norm without its own affine, then the condition's."""
+    return F.layer_norm(x, x.shape[-1:]) * (1 + scale) + shift
+
+
+class Attention(nn.Module):
+    """Causal attention over a sliding window with a learned bias for each head and distance."""
+
+    def __init__(self, width: int, heads: int, window: int) -> None:
+        super().__init__()
+        self.heads, self.window = heads, window
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.bias = nn.Parameter(torch.zeros(heads, window + 1))  # by distance in ticks
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, T, D/H)
+
+    def whole(self, x: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, D): every token attends to itself and the window before it."""
+        frames = x.shape[1]
+        q, k, v = (self._split(part) for part in self.qkv(x).chunk(3, dim=-1))
+        at = torch.arange(frames, device=x.device)
+        distance = at[:, None] - at[None]  # (T, T)
+        seen = (distance >= 0) & (distance <= self.window)
+        bias = self.bias[:, distance.clamp(0, self.window)].masked_fill(~seen, MASKED)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype)[None])
+        return self.out(y.transpose(1, 2).flatten(2))
+
+    def step(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        """One token (B, 1, D) after cached ``keys`` and ``values`` (B, W, D).
+
+        ``mask`` (B, W) is added to the scores of the cache. Returns the output (B, 1, D) and the
+        cache with this token appended and the oldest dropped.
+        """
+        q, key, value = self.qkv(x).chunk(3, dim=-1)
+        keys, values = torch.cat([keys, key], dim=1), torch.cat([values, value], dim=1)
+        k, v = self._split(keys), self._split(values)  # (B, H, W + 1, D/H)
+        scores = self._split(q) @ k.transpose(2, 3) * (k.shape[-1] ** -0.5)  # (B, H, 1, W + 1)
+        mask = torch.cat([mask, torch.zeros_like(mask[:, :1])], dim=1)[:, None, None]
+        scores = scores + self.bias.flip(1)[None, :, None] + mask
+        y = torch.softmax(scores, dim=-1) @ v  # (B, H, 1, D/H)
+        return self.out(y.transpose(1, 2).flatten(2)), keys[:, 1:], values[:, 1:]
+
+
+class Mlp(nn.Module):
+    """Two linear maps with a SiLU between."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(width, hidden), nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., D)."""
+        return self.down(F.silu(self.up(x)))
+
+
+class Block(nn.Module):
+    """Transformer block with adaLN-zero conditioning."""
+
+    def __init__(self, config: DenoiseConfig) -> None:
+        super().__init__()
+        self.modulation = Modulation(config.condition_width, config.width, 6)
+        self.attention = Attention(config.width, config.heads, config.window)
+        self.mlp = Mlp(config.width, 4 * config.width)
+
+    def forward(
+        self, x: Tensor, condition: Tensor, past: tuple[Tensor, Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, ...]:
+        """Whole sequence (no ``past``), or one token after ``past`` = keys, values, mask."""
+        shift, scale, gate, shift2, scale2, gate2 = self.modulation(condition)
+        y = modulate(x, shift, scale)
+        if past is None:
+            kept: tuple[Tensor, ...] = ()
+            y = self.attention.whole(y)
+        else:
+            y, *rest = self.attention.step(y, *past)
+            kept = tuple(rest)
+        x = x + gate * y
+        return x + gate2 * self.mlp(modulate(x, shift2, scale2)), *kept
+
+
+class HeadBlock(nn.Module):
+    """Residual MLP with adaLN-zero conditioning."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.modulation = Modulation(width, width, 3)
+        self.mlp = Mlp(width, 2 * width)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """(..., D) -> (..., D)."""
+        shift, scale, gate = self.modulation(condition)
+        return x + gate * self.mlp(modulate(x, shift, scale))
+
+
+class Innovation(nn.Module):
+    """The linear prediction of a tick from the last one, and the principal axes of its error.
+
+    Fixed statistics of the training motion, in normalised units; see the module's docstring.
+    """
+
+    predict: Tensor
+    basis: Tensor
+    scale: Tensor
+    pace: Tensor
+    heard: Tensor
+
+    def __init__(self, latent: int, components: int) -> None:
+        super().__init__()
+        self.components = components
+        self.register_buffer("predict", torch.eye(latent))  # last tick (row) -> prediction
+        self.register_buffer("basis", torch.eye(latent))  # (latent, axis), orthonormal
+        self.register_buffer("scale", torch.ones(latent))  # deviation along each axis
+        self.register_buffer("pace", torch.ones(latent // 2))  # deviation of a frame's step
+        self.register_buffer("heard", torch.ones(latent))  # 1 for axes that sound determines
+
+    def mean(self, previous: Tensor) -> Tensor:
+        """``m``, the prediction of a tick (..., L) from the tick before."""
+        return previous @ self.predict
+
+    def whiten(self, x: Tensor, mean: Tensor) -> Tensor:
+        """Clean ticks (..., L) to innovations ``z`` (..., K)."""
+        k = self.components
+        return (x - mean) @ self.basis[:, :k] / self.scale[:k]
+
+    def colour(self, z: Tensor, mean: Tensor) -> Tensor:
+        """Innovations (..., K) to clean ticks (..., L)."""
+        return mean + (z * self.scale[: self.components]) @ self.basis[:, : self.components].T
+
+
+class Denoise(nn.Module):
+    """Velocity of one noisy tick, given the last clean tick, audio, conditions and the past.
+
+    ``context`` and ``endpoint`` are the two halves that training uses; ``forward`` is the stage.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, config: DenoiseConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or DenoiseConfig()
+        width, head = config.width, config.head_width
+        self.innovation = Innovation(config.latent, config.components)
+        self.articulation = nn.Linear(config.features, config.latent)
+        """Reads the motion that sound alone determines (lips, jaw, tongue) off the feature."""
+        self.token = nn.Linear(config.latent * 3 // 2, width)
+        self.sound = nn.Linear(config.features, width)
+        self.condition = nn.Sequential(
+            nn.Linear(config.conditions, config.condition_width),
+            nn.SiLU(),
+            nn.Linear(config.condition_width, config.condition_width),
+        )
+        self.blocks = nn.ModuleList([Block(config) for _ in range(config.layers)])
+        self.norm = nn.LayerNorm(width)
+
+        octaves = torch.pi * 2.0 ** torch.linspace(0, 5, FREQUENCIES)
+        self.register_buffer("frequencies", octaves, persistent=False)
+        self.time = nn.Linear(4 * FREQUENCIES, head)
+        self.past = nn.Linear(width, head)
+        self.noisy = nn.Linear(config.components, head)
+        self.told = nn.Linear(config.components, head)
+        self.head = nn.ModuleList([HeadBlock(head) for _ in range(config.head_blocks)])
+        self.head_modulation = Modulation(head, head, 2)
+        self.out = nn.Linear(head, config.components)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+        self.trust = nn.Parameter(torch.zeros(config.components))
+        """Share of the audio's own reading in each axis of the estimate."""
+
+    def seen(self, previous: Tensor) -> Tensor:
+        """A clean tick (..., L) with its own step, which is small, brought to unit size."""
+        early, late = previous.chunk(2, dim=-1)
+        return torch.cat([previous, (late - early) / self.innovation.pace], dim=-1)
+
+    def context(self, previous: Tensor, audio: Tensor, conditions: Tensor) -> Tensor:
+        """The past as each tick sees it, for whole sequences in training.
+
+        ``previous`` (B, T, L) the tick before each, ``audio`` (B, T, A), ``conditions`` (B, 1, C)
+        -> (B, T, D).
+        """
+        condition = self.condition(conditions)
+        x = self.token(self.seen(previous)) + self.sound(audio)  # (B, T, D)
+        for block in self.blocks:
+            (x,) = block(x, condition)
+        return self.norm(x)
+
+    def step(
+        self, previous: Tensor, audio: Tensor, conditions: Tensor, cache: Tensor, history: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The same for one tick (B, ...): (B, D) and the cache with ``previous`` appended."""
+        window = self.config.window
+        age = torch.arange(window, 0, -1, device=cache.device, dtype=cache.dtype)[None]  # (1, W)
+        mask = (1 - (history - age + 1).clamp(0, 1)) * MASKED  # (B, W); there if age <= history
+        condition = self.condition(conditions)[:, None]
+        x = (self.token(self.seen(previous)) + self.sound(audio))[:, None]  # (B, 1, D)
+        kept: list[Tensor] = []
+        for i, block in enumerate(self.blocks):
+            x, keys, values = block(x, condition, (cache[:, 2 * i], cache[:, 2 * i + 1], mask))
+            kept += [keys[:, None], values[:, None]]
+        return self.norm(x)[:, 0], torch.cat(kept, dim=1)
+
+    def reading(self, audio: Tensor, mean: Tensor) -> Tensor:
+        """Motion that the audio (..., A) alone tells, as an innovation (..., K) from ``mean``."""
+        heard = self.innovation.heard[: self.config.components]
+        return self.innovation.whiten(self.articulation(audio), mean).clamp(-FAR, FAR) * heard
+
+    def endpoint(self, z: Tensor, time: Tensor, context: Tensor, reading: Tensor) -> Tensor:
+        """The clean innovation (..., K) where the average velocity over [r, t] points.
+
+        ``z`` (..., K) innovations at time t, ``time`` (..., 2) = (t, r), ``context`` (..., D),
+        ``reading`` (..., K) the audio's own reading as an innovation. With t = r this is the
+        expected clean innovation (the flow's x0-prediction); with r = 0 it is the sample itself.
+        """
+        t, r = time[..., :1], time[..., 1:]
+        angles = torch.cat([t * self.frequencies, (t - r) * self.frequencies], dim=-1)
+        waves = torch.cat([angles.sin(), angles.cos()], dim=-1)
+        condition = self.past(context) + self.time(waves)
+        x = self.noisy(z) + self.told(reading)  # (..., H)
+        for block in self.head:
+            x = block(x, condition)
+        shift, scale = self.head_modulation(condition)
+        return self.out(modulate(x, shift, scale)) + self.trust * reading
+
+    def forward(
+        self,
+        noisy: Tensor,
+        previous: Tensor,
+        time: Tensor,
+        audio: Tensor,
+        conditions: Tensor,
+        cache: Tensor,
+        history: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """The stage.
+
+        ``noisy`` (B, L) at time t, ``previous`` (B, L) the last clean tick, ``time`` (B, 2) =
+        (t, r), ``audio`` (B, A), ``conditions`` (B, C), ``cache`` (B, 2 layers, W, D), ``history``
+        (B, 1) ticks in the cache -> velocity averaged over [r, t] (B, L), ``cache_out``.
+        """
+        context, cache_out = self.step(previous, audio, conditions, cache, history)
+        return self.velocity(noisy, previous, time, audio, context), cache_out
+
+    def velocity(
+        self,
+        noisy: Tensor,
+        previous: Tensor,
+        time: Tensor,
+        audio: Tensor,
+        context: Tensor,
+        *,
+        instant: bool = False,
+    ) -> Tensor:
+        """Velocity (B, L) averaged over [r, t], from the ``context`` (B, D) of ``step``.
+
+        ``instant`` asks the network for the velocity at t alone, as many-step samplers do.
+        """
+        inn, k = self.innovation, self.config.components
+        mean = inn.mean(previous)
+        t, r = time[:, :1], time[:, 1:]
+        # A step of no length has no velocity in the sampler's variable; take a very short one.
+        r = torch.minimum(r, t - MIN_STEP)
+        z = ((noisy - (1 - t) * mean) @ inn.basis) / ((1 - t) * inn.scale + t)  # (B, L)
+        aim = torch.cat([t, t], dim=-1) if instant else time
+        end = self.endpoint(z[:, :k], aim, context, self.reading(audio, mean))
+        end = F.pad(end, (0, self.config.latent - k))
+        z_r = z + (r / t - 1) * (z - end)
+        noisy_r = (1 - r) * mean + (z_r * ((1 - r) * inn.scale + r)) @ inn.basis.T
+        return (noisy - noisy_r) / (t - r)
+
+    def start(self, batch: int = 1) -> Tensor:
+        """The empty cache, (B, 2 layers, W, D)."""
+        c = self.config
+        return torch.zeros(batch, 2 * c.layers, c.window, c.width)

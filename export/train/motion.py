@@ -1,0 +1,356 @@
+"""``python -m vivant.export.train.motion``: train the motion network from speech shards.
+
+First ``listen`` alone learns visemes and the motion that sound determines, which is cheap; then
+both networks are trained together. Everything is in one checkpoint, ``last.pt``, from which
+training resumes; ``curves.csv`` and ``curves.png`` show how it went. Runs on one CPU core, on a
+GPU, and on several under ``torchrun``. Shards numbered from 90000 are held out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import csv
+import math
+import os
+import sys
+import time
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vivant.errors import UsageError
+from vivant.export.nets.denoise import Denoise, DenoiseConfig
+from vivant.export.nets.listen import Listen, ListenConfig, ListenStage
+
+from .motion_data import Corpus, Statistics, Windows, load_corpus, statistics
+from .motion_loss import Constants, MotionNet, hear, listening_loss, motion_loss, prepare
+
+SHARDS = "speech_[0-8]*.npz"
+SCHEDULE = (1.0, 0.5, 0.0)
+"""Times at which the sampler evaluates the network, chosen by ``evaluate_motion``."""
+NOISE_CORRELATION = 0.0
+"""The past that the network sees already carries the last tick's noise: fresh noise is right."""
+
+
+def build(listen: ListenConfig, denoise: DenoiseConfig, statistics: Statistics) -> MotionNet:
+    """A network with fresh weights and the statistics' innovation space."""
+    net = MotionNet(Listen(listen), Denoise(denoise))
+    inn = net.denoise.innovation
+    inn.predict.copy_(torch.tensor(statistics.predict))
+    inn.basis.copy_(torch.tensor(statistics.basis))
+    inn.scale.copy_(torch.tensor(statistics.scale))
+    inn.pace.copy_(torch.tensor(statistics.pace))
+    # Finer axes of the mouth are below the error of the reading.
+    heard = torch.tensor((statistics.group == 0) & (statistics.scale > 0.03))
+    inn.heard.copy_(heard)
+    with torch.no_grad():
+        net.denoise.trust.copy_(heard[: denoise.components])
+    return net
+
+
+def save_checkpoint(path: Path, **content: Any) -> None:
+    """Write tensors and plain values; the file appears whole or not at all."""
+    part = path.with_suffix(".part")
+    torch.save(content, part)
+    os.replace(part, path)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Contents of a checkpoint; raises UsageError when it is none."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UsageError(
+            f"cannot read the checkpoint {path.name}",
+            expected="a file written by vivant.export.train.motion",
+            got=f"{type(error).__name__}: {error}",
+        ) from error
+    if not isinstance(content, dict) or content.get("kind") != "vivant-motion":
+        raise UsageError(f"{path.name} is not a motion checkpoint")
+    return content
+
+
+def restore(content: dict[str, Any], weights: str = "average") -> tuple[MotionNet, Statistics]:
+    """The network of a checkpoint with its ``average`` or ``last`` weights, in eval mode."""
+    tables = {key: np.asarray(value) for key, value in content["statistics"].items()}
+    known = Statistics(**tables)
+    sizes = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in content["listen"].items()
+    }
+    net = build(ListenConfig(**sizes), DenoiseConfig(**content["denoise"]), known)
+    net.load_state_dict(content[weights])
+    return net.eval(), known
+
+
+def load_motion(checkpoint: Path | str) -> tuple[ListenStage, Denoise, dict[str, Any]]:
+    """The two stages of a checkpoint, ready to export, and what the manifest says of them.
+
+    Returns ``listen`` (mel, state) -> (audio, state_out), ``denoise`` (noisy, previous, time,
+    audio, conditions, cache, history) -> (velocity, cache_out), both fp32 in eval mode, and a
+    dict: ``latent`` and ``audio`` (mean, std), ``sampler`` (schedule, noise_correlation),
+    ``sizes`` (state, features, cache). Raises UsageError.
+    """
+    content = read_checkpoint(Path(checkpoint))
+    net, known = restore(content)
+    config = net.denoise.config
+    meta = {
+        "latent": {"mean": known.latent_mean.tolist(), "std": known.latent_std.tolist()},
+        "audio": {"mean": known.audio_mean.tolist(), "std": known.audio_std.tolist()},
+        "sampler": {
+            "kind": "flow",
+            "schedule": list(content["schedule"]),
+            "noise_correlation": NOISE_CORRELATION,
+        },
+        "sizes": {
+            "state": net.listen.state_size,
+            "features": config.features,
+            "cache": [2 * config.layers, config.window, config.width],
+        },
+        "parameters": {
+            "listen": sum(p.numel() for p in net.listen.parameters()),
+            "denoise": sum(p.numel() for p in net.denoise.parameters()),
+        },
+    }
+    return ListenStage(net.listen).eval(), net.denoise, meta
+
+
+def update_average(average: nn.Module, net: nn.Module, step: int) -> None:
+    """Exponential moving average of the weights, 0.999 after a warm-up."""
+    keep = min(0.999, (1 + step) / (10 + step))
+    with torch.no_grad():
+        slow, fast = list(average.parameters()), list(net.parameters())
+        torch._foreach_lerp_(slow, fast, 1 - keep)
+
+
+class Curves:
+    """Averages of losses, written to ``curves.csv`` and drawn as ``curves.png``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "curves.csv"
+        self.sums: dict[str, float] = {}
+        self.count = 0
+
+    def add(self, parts: dict[str, Tensor]) -> None:
+        """Add one step's losses."""
+        for key, value in parts.items():
+            self.sums[key] = self.sums.get(key, 0.0) + float(value)
+        self.count += 1
+
+    def flush(self, step: int, seconds: float) -> str:
+        """Write the averages since the last call; return them as a line to print."""
+        row = {key: total / self.count for key, total in self.sums.items()}
+        with self.path.open("a", newline="") as file:
+            writer = csv.writer(file)
+            for key, value in row.items():
+                writer.writerow([step, f"{seconds:.0f}", key, f"{value:.6f}"])
+        self.sums, self.count = {}, 0
+        return "  ".join(f"{key} {value:.4f}" for key, value in row.items())
+
+    def draw(self) -> None:
+        """One panel a loss; nothing when matplotlib is not installed."""
+        try:
+            import matplotlib
+        except ImportError:
+            return
+        matplotlib.use("Agg")
+        from matplotlib import pyplot
+
+        series: dict[str, list[tuple[float, float]]] = {}
+        with self.path.open() as file:
+            for step, _, key, value in csv.reader(file):
+                series.setdefault(key, []).append((float(step), float(value)))
+        figure, panels = pyplot.subplots(2, -(-len(series) // 2), figsize=(16, 7), squeeze=False)
+        for panel, (key, points) in zip(panels.flat, series.items(), strict=False):
+            panel.plot(*zip(*points, strict=True), lw=1)
+            panel.set_title(key)
+            if min(value for _, value in points) > 0:
+                panel.set_yscale("log")
+        figure.tight_layout()
+        figure.savefig(self.path.with_suffix(".png"), dpi=60)
+        pyplot.close(figure)
+
+
+class Trainer:
+    """One run: networks, optimiser, data, and the clock that ends it."""
+
+    def __init__(self, args: argparse.Namespace, rank: int, world: int) -> None:
+        self.args, self.rank, self.world = args, rank, world
+        self.folder = Path(args.out)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        torch.manual_seed(args.seed * 1000 + rank)
+        self.shards: list[Path] = []
+        corpus = self.read_shards()
+        self.step, self.seconds = 0, 0.0
+        checkpoint = self.folder / "last.pt"
+        content = read_checkpoint(checkpoint) if args.resume and checkpoint.exists() else None
+        if content:
+            self.net, self.known = restore(content, "last")
+            self.average, _ = restore(content, "average")
+            self.step, self.seconds = int(content["step"]), float(content["seconds"])
+        else:
+            self.known = statistics(corpus, seed=args.seed)
+            self.net = build(
+                ListenConfig(features=args.features),
+                DenoiseConfig(
+                    features=args.features,
+                    width=args.width,
+                    layers=args.layers,
+                    head_width=args.head_width,
+                    head_blocks=args.head_blocks,
+                ),
+                self.known,
+            )
+            self.average = copy.deepcopy(self.net)
+        self.net.to(self.device).train()
+        self.average.to(self.device).eval()
+        heard = [*self.net.listen.parameters(), *self.net.viseme.parameters()]
+        heard += list(self.net.denoise.articulation.parameters())
+        known = {id(p) for p in heard}
+        moved = [p for p in self.net.parameters() if id(p) not in known]
+        self.optimiser = torch.optim.AdamW(
+            [{"params": heard}, {"params": moved}],
+            lr=args.rate,
+            betas=(0.9, 0.98),
+            weight_decay=0.02,
+            fused=True,
+        )
+        if content:
+            self.optimiser.load_state_dict(content["optimiser"])
+        self.constants = Constants.of(self.known, self.net.denoise.config.components, self.device)
+        self.windows = Windows(corpus, args.ticks, seed=args.seed * 1000 + rank + self.step)
+        self.curves = Curves(self.folder)
+
+    def read_shards(self) -> Corpus:
+        """The shards that are there now."""
+        self.shards = sorted(Path(self.args.data).glob(SHARDS))
+        return load_corpus(self.shards)
+
+    def rates(self) -> None:
+        """Learning rates: warm-up, then a cosine to 3 % at the end of the time."""
+        minutes = self.seconds / 60
+        progress = min(1.0, minutes / self.args.minutes)
+        rate = self.args.rate * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * progress)))
+        alone = minutes < self.args.listen_minutes
+        heard, moved = self.optimiser.param_groups
+        heard["lr"] = rate * min(1.0, (self.step + 1) / 200) * (1.0 if alone else 0.4)
+        moved["lr"] = rate
+
+    def advance(self) -> dict[str, Tensor]:
+        """One step of training; returns the losses."""
+        args, c = self.args, self.constants
+        alone = self.seconds / 60 < args.listen_minutes
+        batch = self.windows.draw(args.batch)
+        example = prepare(batch, c, self.net.denoise, corruption=0.0 if alone else args.corruption)
+        half = torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=args.bf16)
+        with half:
+            audio = hear(self.net, example.mel)
+            loss, parts = listening_loss(self.net, audio, example, c)
+            if not alone:
+                moving, more = motion_loss(self.net, audio, example, c)
+                loss, parts = 0.5 * loss + moving, parts | more
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        parameters = [p for p in self.net.parameters() if p.grad is not None]
+        if self.world > 1:
+            for p in parameters:
+                torch.distributed.all_reduce(p.grad, op=torch.distributed.ReduceOp.AVG)
+        norm = nn.utils.clip_grad_norm_(parameters, 1.0)
+        self.rates()
+        if torch.isfinite(norm):
+            self.optimiser.step()
+            update_average(self.average, self.net, self.step)
+        self.step += 1
+        return {key: value.detach() for key, value in parts.items()} | {"norm": norm}
+
+    def save(self) -> None:
+        """Write ``last.pt``."""
+        save_checkpoint(
+            self.folder / "last.pt",
+            kind="vivant-motion",
+            listen=asdict(self.net.listen.config),
+            denoise=asdict(self.net.denoise.config),
+            statistics={
+                f.name: torch.from_numpy(np.asarray(getattr(self.known, f.name)))
+                for f in fields(self.known)
+            },
+            schedule=list(SCHEDULE),
+            last=self.net.state_dict(),
+            average=self.average.state_dict(),
+            optimiser=self.optimiser.state_dict(),
+            step=self.step,
+            seconds=self.seconds,
+        )
+
+    def run(self) -> None:
+        """Train until the time is up."""
+        args = self.args
+        then = shown = saved = looked = time.monotonic()
+        while self.seconds < 60 * args.minutes:
+            parts = self.advance()
+            self.curves.add(parts)
+            now = time.monotonic()
+            self.seconds += now - then
+            then = now
+            if self.rank == 0 and now - shown > 20:
+                line = self.curves.flush(self.step, self.seconds)
+                print(f"{self.seconds / 60:6.1f} min  step {self.step}  {line}", file=sys.stderr)
+                shown = now
+            if self.rank == 0 and now - saved > 120:
+                self.save()
+                self.curves.draw()
+                saved = now
+            if now - looked > 180:
+                looked = now
+                if len(list(Path(args.data).glob(SHARDS))) > len(self.shards):
+                    seed = args.seed * 1000 + self.rank + self.step
+                    self.windows = Windows(self.read_shards(), args.ticks, seed=seed)
+        if self.rank == 0:
+            self.curves.flush(self.step, self.seconds)
+            self.save()
+            self.curves.draw()
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """Command line of training."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", required=True, help="folder of speech_*.npz")
+    parser.add_argument("--out", required=True, help="folder of the run")
+    parser.add_argument("--minutes", type=float, default=60.0, help="time to train, in all")
+    parser.add_argument("--listen-minutes", type=float, default=10.0, help="listen alone first")
+    parser.add_argument("--resume", action="store_true", help="go on from last.pt")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--batch", type=int, default=12, help="windows a step")
+    parser.add_argument("--ticks", type=int, default=150, help="ticks of a window")
+    parser.add_argument("--rate", type=float, default=1e-3, help="highest learning rate")
+    parser.add_argument("--corruption", type=float, default=0.3, help="share of clips")
+    parser.add_argument("--features", type=int, default=192)
+    parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--layers", type=int, default=5)
+    parser.add_argument("--head-width", type=int, default=256)
+    parser.add_argument("--head-blocks", type=int, default=3)
+    parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Train."""
+    args = parse(argv)
+    torch.set_num_threads(args.threads)
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if world > 1:
+        torch.distributed.init_process_group()
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+    Trainer(args, rank, world).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,284 @@
+"""What the motion network is trained for.
+
+``listen`` alone: visemes, and the motion that sound determines. Both networks: rectified flow
+(Liu et al. 2022) in the space of innovations, with the clean innovation as the network's output;
+the same flow's average velocity for steps of any length, by self-consistency (Frans et al. 2024,
+"One Step Diffusion via Shortcut Models"); and for the single step from noise, the energy score
+(Gneiting & Raftery 2007, equation 21), which is proper: it is least in expectation only for the
+true distribution, so a one-step sampler keeps its spread.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vivant.export.nets.denoise import Denoise
+from vivant.export.nets.listen import Listen
+from vivant.latent import INDEX, SIZE
+
+from .motion_data import FRAMES, GROUPS, PRIMING, SILENCE, Batch, Statistics, channels
+
+VISEMES = 13
+"""Classes of phones that look alike; see ``export.synth.speech.phones``."""
+SHORTEST = 1 / 16
+"""Steps up to this length are taken with the instantaneous velocity."""
+OPEN = 0.03
+"""Lips closer than this aperture (jaw-open units) count as closed."""
+
+
+class MotionNet(nn.Module):
+    """Both stages with the viseme classifier that only training uses."""
+
+    def __init__(self, listen: Listen, denoise: Denoise) -> None:
+        super().__init__()
+        self.listen, self.denoise = listen, denoise
+        self.viseme = nn.Linear(listen.config.features, FRAMES * VISEMES)
+
+
+@dataclass
+class Constants:
+    """Statistics as tensors on the training device."""
+
+    audio_mean: Tensor
+    audio_std: Tensor
+    latent_mean: Tensor  # (126,)
+    latent_std: Tensor  # (126,)
+    weight: Tensor  # (K,) loss weight of each axis
+    groups: Tensor  # (groups, K) 1 where an axis belongs to a group
+    heard: Tensor  # (126,) weight of each channel in what sound determines
+
+    @classmethod
+    def of(cls, statistics: Statistics, components: int, device: torch.device) -> Constants:
+        """Tensors of ``statistics`` for a network with ``components`` axes."""
+        s = statistics
+        group = torch.tensor(s.group[:components])
+        heard = torch.full((SIZE,), 0.03)
+        heard[channels("mouth")] = 1.0
+        heard[channels("brows")] = 0.1
+        return cls(
+            *(
+                x.to(device)
+                for x in (
+                    torch.tensor(s.audio_mean),
+                    torch.tensor(s.audio_std),
+                    torch.tensor(s.latent_mean).repeat(2),
+                    torch.tensor(s.latent_std).repeat(2),
+                    torch.tensor(s.weight[:components]),
+                    torch.stack([(group == g).float() for g in range(len(GROUPS))]),
+                    heard.repeat(2),
+                )
+            )
+        )
+
+
+@dataclass
+class Example:
+    """A batch on the device, normalised."""
+
+    mel: Tensor  # (B, 4 (PRIMING + T), mels)
+    motion: Tensor  # (B, T, L), clean ticks
+    previous: Tensor  # (B, T, L), the tick before each, perhaps corrupted
+    viseme: Tensor  # (B, 4 T)
+    conditions: Tensor  # (B, 1, C)
+    valid: Tensor  # (B, T)
+
+
+def vary_sound(mel: Tensor) -> Tensor:
+    """Another gain, microphone and noise floor for log-mel (B, N, M)."""
+    batch, _, mels = mel.shape
+    phase = torch.linspace(0, torch.pi, mels, device=mel.device)
+    waves = torch.stack([(k * phase).cos() for k in range(4)])  # (4, M)
+    spread = torch.tensor([0.8, 0.6, 0.4, 0.3], device=mel.device)
+    colour = (torch.randn(batch, 4, device=mel.device) * spread) @ waves
+    floor = SILENCE + 2.5 * torch.rand(batch, 1, 1, device=mel.device) ** 2
+    return torch.maximum(mel + colour[:, None], floor)
+
+
+def drop_conditions(conditions: Tensor) -> Tensor:
+    """Forget each group of conditions (B, C) in a share of the clips, as if it were not given."""
+    kept = conditions.clone()
+    for first, end in ((0, 3), (3, 5), (5, 12), (12, 13), (13, 14)):
+        lost = torch.rand(len(kept), device=kept.device) < 0.15
+        kept[lost, first:end] = 0
+    kept[:, 14:] = 0
+    return kept
+
+
+def corrupt(previous: Tensor, denoise: Denoise, share: float) -> Tensor:
+    """Clean past (B, T, L) with errors such as a network's own past has, in ``share`` of clips."""
+    inn = denoise.innovation
+    batch, device = len(previous), previous.device
+    level = torch.rand(batch, 1, 1, device=device) * (
+        torch.rand(batch, 1, 1, device=device) < share
+    )
+    quick = (torch.randn_like(previous) * inn.scale) @ inn.basis.T
+    drift = 0.1 * torch.randn(batch, 1, SIZE, device=device).repeat(1, 1, 2)
+    return previous + level * (quick + drift)
+
+
+def prepare(
+    batch: Batch, constants: Constants, denoise: Denoise, *, corruption: float = 0.0
+) -> Example:
+    """Vary, normalise and corrupt a batch; ``corruption`` is the share of clips."""
+    device, c = constants.weight.device, constants
+    mel = vary_sound(torch.from_numpy(batch.mel).to(device))
+    motion = (torch.from_numpy(batch.motion).to(device) - c.latent_mean) / c.latent_std
+    conditions = torch.from_numpy(batch.conditions).to(device)
+    return Example(
+        (mel - c.audio_mean) / c.audio_std,
+        motion[:, 1:],
+        corrupt(motion[:, :-1], denoise, corruption),
+        torch.from_numpy(batch.viseme).to(device),
+        drop_conditions(conditions)[:, None],
+        torch.from_numpy(batch.valid).to(device),
+    )
+
+
+def aperture(motion: Tensor) -> Tensor:
+    """Inner-lip gap (...,) in jaw-open units of latents (..., 63) in their own units.
+
+    The rig's closure rule: positive opens the lips, ``mouthClose`` counters the jaw.
+    """
+
+    def of(name: str) -> Tensor:
+        return motion[..., INDEX[name]]
+
+    def both(name: str) -> Tensor:
+        return (of(name + "Left") + of(name + "Right")) / 2
+
+    jaw, pucker = of("jawOpen"), of("mouthPucker").clamp(min=0)
+    opened = jaw + 0.45 * both("mouthLowerDown") + 0.35 * both("mouthUpperUp")
+    opened = opened + 0.20 * of("mouthFunnel")
+    closed = of("mouthClose") + 0.25 * of("mouthRollLower") + 0.15 * of("mouthRollUpper")
+    return opened - closed - 0.23 * pucker * jaw.clamp(min=0) / (0.1 + jaw.clamp(min=0))
+
+
+def mean_over(x: Tensor, valid: Tensor) -> Tensor:
+    """Mean of (..., B, T) over the ticks that are there."""
+    return (x * valid).sum() / (valid.expand_as(x).sum() + 1e-6)
+
+
+def lips(estimate: Tensor, truth: Tensor, c: Constants) -> Tensor:
+    """Squared error of the lips' aperture (..., T); closures count five times.
+
+    ``estimate``, ``truth`` (..., T, L) normalised.
+    """
+    gap, true = (
+        aperture((x * c.latent_std + c.latent_mean).unflatten(-1, (2, SIZE)))
+        for x in (estimate, truth)
+    )
+    # Pressing closed lips harder is no error.
+    error = torch.where(true < OPEN, gap.clamp(min=0) - true.clamp(min=0), gap - true)
+    return (error.square() * (1 + 4 * (true < OPEN))).mean(-1)
+
+
+def listening_loss(
+    net: MotionNet, audio: Tensor, example: Example, c: Constants
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Visemes, and the motion that sound determines, from features (B, T, A)."""
+    logits = net.viseme(audio).float().unflatten(-1, (FRAMES, VISEMES))
+    target = example.viseme.unflatten(1, (-1, FRAMES))
+    entropy = F.cross_entropy(logits.flatten(0, 2), target.flatten(), reduction="none")
+    viseme = mean_over(entropy.unflatten(0, target.shape).mean(-1), example.valid)
+    reading = net.denoise.articulation(audio).float()
+    error = ((reading - example.motion).square() * c.heard).mean(-1)
+    read = mean_over(error, example.valid)
+    gap = mean_over(lips(reading, example.motion, c), example.valid)
+    right = (logits.argmax(-1) == target).float().mean(-1)
+    parts = {"viseme": viseme, "read": read, "gap": gap, "right": mean_over(right, example.valid)}
+    return 0.2 * viseme + read + 20 * gap, parts
+
+
+def draw_times(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Times of the flow, densest in the middle, where the sample is decided."""
+    normal = torch.sigmoid(0.3 + 1.2 * torch.randn(shape, device=device))
+    return torch.where(torch.rand(shape, device=device) < 0.2, torch.rand_like(normal), normal)
+
+
+def spread_score(a: Tensor, b: Tensor, truth: Tensor, c: Constants) -> Tensor:
+    """Energy score (B, T) of two samples (B, T, K) within each group of channels."""
+
+    def length(x: Tensor) -> Tensor:
+        return ((x.square() * c.weight) @ c.groups.T + 1e-4).sqrt()  # (B, T, groups)
+
+    score = 0.5 * (length(a - truth) + length(b - truth)) - 0.5 * length(a - b)
+    return score.sum(-1)
+
+
+def advance(z: Tensor, end: Tensor, t: Tensor, r: Tensor) -> Tensor:
+    """``z_r`` from ``z_t`` along the straight line that ends in the clean ``end`` at time 0."""
+    return z + (r / t - 1) * (z - end)
+
+
+def shortcut(
+    denoise: Denoise, z: Tensor, times: Tensor, context: Tensor, reading: Tensor
+) -> Tensor:
+    """The endpoint that two half steps of the network agree on; no gradient.
+
+    ``z`` (B, T, K) at ``times`` (B, T, 2) = (t, r) -> (B, T, K).
+    """
+    t, r = times[..., :1], times[..., 1:]
+    half, at = (t + r) / 2, z
+    for start, stop in ((t, half), (half, r)):
+        aim = torch.where(start - stop <= SHORTEST, start, stop)
+        end = denoise.endpoint(at, torch.cat([start, aim], -1), context, reading).float()
+        at = advance(at, end, start, stop)
+    return (at - (r / t) * z) / (1 - r / t)
+
+
+def motion_loss(
+    net: MotionNet, audio: Tensor, example: Example, c: Constants
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Flow, shortcuts, energy score and lips, from features (B, T, A)."""
+    denoise, valid = net.denoise, example.valid
+    inn = denoise.innovation
+    with torch.autocast(audio.device.type, enabled=False):
+        mean = inn.mean(example.previous)
+        clean = inn.whiten(example.motion, mean)  # (B, T, K)
+        reading = denoise.reading(audio.float(), mean)
+    context = denoise.context(example.previous, audio, example.conditions)
+
+    shape, device = clean.shape[:2], clean.device
+    flow = draw_times((2, *shape, 1), device)  # two noise levels a tick
+    start = draw_times((*shape, 1), device).clamp(min=0.1)
+    start = torch.where(torch.rand_like(start) < 0.4, torch.ones_like(start), start)
+    stop = start * 0.98 * torch.rand_like(start)
+    # From pure noise to the end in one step is the energy score's.
+    stop = torch.where(start == 1, stop.clamp(min=0.25), stop)
+    stop = torch.where((start < 1) & (torch.rand_like(stop) < 0.4), torch.zeros_like(stop), stop)
+    one, none = torch.ones_like(start), torch.zeros_like(start)
+    times = torch.stack(
+        [torch.cat([t, t], -1) for t in flow]
+        + [torch.cat([start, stop], -1)]
+        + [torch.cat([one, none], -1)] * 2
+    )  # (5, B, T, 2)
+    noise = torch.randn(len(times), *clean.shape, device=device)
+    t = times[..., :1]
+    z = (1 - t) * clean + t * noise
+    with torch.no_grad():
+        target = shortcut(denoise, z[2], times[2], context, reading)
+    ends = denoise.endpoint(z, times, context, reading).float()
+
+    error = ((ends[:2] - clean).square() * c.weight).mean(-1)
+    jump = ((ends[2] - target).square() * c.weight).mean(-1)
+    with torch.autocast(audio.device.type, enabled=False):
+        gap = mean_over(lips(inn.colour(ends[0], mean), example.motion, c), valid)
+    parts = {
+        "flow": mean_over(error, valid),
+        "shortcut": mean_over(jump, valid),
+        "energy": mean_over(spread_score(ends[3], ends[4], clean, c), valid),
+        "closure": gap,
+    }
+    total = parts["flow"] + parts["shortcut"] + 0.5 * parts["energy"] + 10 * parts["closure"]
+    return total, parts
+
+
+def hear(net: MotionNet, mel: Tensor) -> Tensor:
+    """Features (B, T, A) of ``mel`` (B, 4 (PRIMING + T), mels)."""
+    state = net.listen.start(len(mel)).to(mel.device)
+    audio, _ = net.listen(mel, state)
+    return audio[:, PRIMING:]

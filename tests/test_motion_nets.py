@@ -1,0 +1,264 @@
+"""The motion network's promises: streaming, its flow, its data and its training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from vivant.errors import UsageError  # noqa: E402
+from vivant.export.nets.denoise import Denoise, DenoiseConfig, Innovation  # noqa: E402
+from vivant.export.nets.listen import Listen, ListenConfig, ListenStage  # noqa: E402
+from vivant.export.train import motion, motion_data, motion_loss, rollout  # noqa: E402
+from vivant.latent import INDEX, SIZE  # noqa: E402
+
+SMALL_LISTEN = ListenConfig(mels=8, widths=(12, 16, 20), deep=(1, 2), features=10)
+SMALL = DenoiseConfig(
+    components=20, features=10, width=16, layers=2, heads=2, window=5, head_width=16, head_blocks=1
+)
+
+
+def filled(net: torch.nn.Module) -> torch.nn.Module:
+    """The net with every weight random, also those that training starts at zero."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for p in net.parameters():
+            p.copy_(0.2 * torch.randn_like(p))
+    return net.eval()
+
+
+def small_denoise() -> Denoise:
+    net = filled(Denoise(SMALL))
+    assert isinstance(net, Denoise)
+    inn = net.innovation
+    inn.basis.copy_(torch.linalg.qr(torch.randn(126, 126))[0])
+    inn.scale.copy_(torch.rand(126) + 0.1)
+    inn.predict.copy_(0.9 * torch.eye(126))
+    return net
+
+
+def fake_shard(folder: Path, clips: int = 3, ticks: int = 40) -> Path:
+    """Clips in which mel and motion both tell their own time."""
+    rng = np.random.default_rng(0)
+    frames = clips * ticks * 4
+    shape = np.repeat(rng.random((frames // 4, SIZE)), 2, axis=0)
+    np.savez(
+        folder / "speech_00000.npz",
+        mel=np.arange(frames, dtype=np.float16)[:, None].repeat(64, 1) % 1000,
+        motion=shape.astype(np.float16),
+        viseme=(np.arange(frames) % 13).astype(np.uint8),
+        starts=np.arange(clips + 1) * ticks * 4,
+        conditions=np.ones((clips, 16), np.float32),
+    )
+    return folder
+
+
+@torch.no_grad()
+def test_listening_in_pieces_equals_listening_to_the_whole() -> None:
+    """Any chunking of the same sound gives the same features and the same state."""
+    net = filled(Listen(SMALL_LISTEN))
+    mel = torch.randn(2, 4 * 9, 8)
+    whole, end = net(mel, torch.zeros(2, net.state_size))
+    state, parts = torch.zeros(2, net.state_size), []
+    for first, last in ((0, 1), (1, 5), (5, 6), (6, 9)):
+        part, state = net(mel[:, 4 * first : 4 * last], state)
+        parts.append(part)
+    torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=0, atol=1e-5)
+    torch.testing.assert_close(state, end, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_later_sound_does_not_change_earlier_features() -> None:
+    """The encoder is causal: its only look-ahead is the one it is fed."""
+    net = filled(Listen(SMALL_LISTEN))
+    mel = torch.randn(1, 40, 8)
+    other = mel.clone()
+    other[:, 24:] = 9.0
+    before, after = (net(x, net.start())[0] for x in (mel, other))
+    assert torch.equal(before[:, :6], after[:, :6])
+    assert not torch.equal(before[:, 6:], after[:, 6:])
+
+
+@torch.no_grad()
+def test_the_listen_stage_has_the_contract_of_the_bundle() -> None:
+    """``mel`` (1, 4, M), ``state`` (1, S) -> ``audio`` (1, A), ``state_out`` (1, S)."""
+    net = Listen(SMALL_LISTEN)
+    audio, state = ListenStage(net)(torch.zeros(1, 4, 8), net.start())
+    assert audio.shape == (1, 10)
+    assert state.shape == (1, net.state_size)
+
+
+@torch.no_grad()
+def test_the_cached_past_equals_the_whole_past() -> None:
+    """Tick by tick with a cache gives the contexts that training computes in one pass."""
+    net, ticks = small_denoise(), 12  # longer than the window
+    previous, audio = torch.randn(2, ticks, 126), torch.randn(2, ticks, 10)
+    conditions = torch.randn(2, 1, 16)
+    whole = net.context(previous, audio, conditions)
+    cache = net.start(2)
+    for i in range(ticks):
+        history = torch.full((2, 1), float(min(i, SMALL.window)))
+        one, cache = net.step(previous[:, i], audio[:, i], conditions[:, 0], cache, history)
+        torch.testing.assert_close(one, whole[:, i], rtol=0, atol=1e-4)
+
+
+@torch.no_grad()
+def test_what_lies_in_an_unused_part_of_the_cache_does_not_matter() -> None:
+    """``history`` says how many ticks are valid, counted from the newest."""
+    net = small_denoise()
+    feeds = (torch.randn(1, 126), torch.randn(1, 10), torch.zeros(1, 16))
+    clean, dirty = net.start(), net.start()
+    dirty[:, :, : SMALL.window - 2] = 1e3
+    history = torch.tensor([[2.0]])
+    assert torch.equal(net.step(*feeds, clean, history)[0], net.step(*feeds, dirty, history)[0])
+
+
+@torch.no_grad()
+def test_one_step_from_noise_lands_on_the_estimate() -> None:
+    """x_1 - u(x_1, 1, 0) is the network's clean estimate, as average velocity demands."""
+    net = small_denoise()
+    noise, previous, audio = torch.randn(1, 126), torch.randn(1, 126), torch.randn(1, 10)
+    time, conditions = torch.tensor([[1.0, 0.0]]), torch.zeros(1, 16)
+    history = torch.zeros(1, 1)
+    u, _ = net(noise, previous, time, audio, conditions, net.start(), history)
+    mean = net.innovation.mean(previous)
+    context, _ = net.step(previous, audio, conditions, net.start(), history)
+    z = noise @ net.innovation.basis
+    end = net.endpoint(z[:, :20], time, context, net.reading(audio, mean))
+    torch.testing.assert_close(noise - u, net.innovation.colour(end, mean), rtol=0, atol=1e-4)
+
+
+@torch.no_grad()
+def test_every_evaluation_of_a_tick_leaves_the_same_cache() -> None:
+    """The cache takes the clean past, never the noise."""
+    net = small_denoise()
+    rest = (torch.randn(1, 10), torch.zeros(1, 16), net.start(), torch.zeros(1, 1))
+    previous = torch.randn(1, 126)
+    caches = [
+        net(torch.randn(1, 126), previous, torch.tensor([[t, r]]), *rest)[1]
+        for t, r in ((1.0, 0.5), (0.5, 0.0), (0.5, 0.5))
+    ]
+    assert torch.equal(caches[0], caches[1])
+    assert torch.equal(caches[0], caches[2])
+
+
+def test_innovations_are_white_and_invertible(tmp_path: Path) -> None:
+    """Statistics of a corpus give innovations of unit variance that colour back to the motion."""
+    corpus = motion_data.load_corpus(fake_shard(tmp_path, 20).glob("*.npz"))
+    known = motion_data.statistics(corpus)
+    inn = Innovation(126, 126)
+    inn.basis.copy_(torch.tensor(known.basis))
+    inn.scale.copy_(torch.tensor(known.scale))
+    inn.predict.copy_(torch.tensor(known.predict))
+    ticks = motion_data.ticks_of(corpus.motion).astype(np.float32)
+    mean, std = np.tile(known.latent_mean, 2), np.tile(known.latent_std, 2)
+    x = torch.tensor((ticks - mean) / std)
+    m = inn.mean(x[:-1])
+    z = inn.whiten(x[1:], m)
+    torch.testing.assert_close(inn.colour(z, m), x[1:], rtol=0, atol=1e-3)
+    seen = torch.tensor(known.scale > 1e-3)
+    assert float((z.square().mean(0)[seen] - 1).abs().max()) < 0.3
+
+
+def test_a_window_hears_sixty_milliseconds_ahead(tmp_path: Path) -> None:
+    """Tick i of a window goes with mel frames up to 4 i + 9 of its clip, and silence outside."""
+    corpus = motion_data.load_corpus(fake_shard(tmp_path).glob("*.npz"))
+    batch = motion_data.Windows(corpus, 30, seed=1).draw(24)
+    for b in range(24):
+        first = np.flatnonzero((corpus.motion.reshape(-1, 126) == batch.motion[b, 1]).all(1))[0]
+        tick = first % 40
+        for i in (0, 7, 29):
+            if not batch.valid[b, i]:
+                continue
+            heard = batch.mel[b, 4 * (i + motion_data.PRIMING) + 3, 0]
+            frame = 4 * (tick + i) + 9
+            wanted = (first - tick) * 4 + frame if frame < 160 else motion_data.SILENCE
+            assert heard == pytest.approx(wanted, abs=1e-4)
+
+
+def test_no_shards_is_told_as_a_user_error(tmp_path: Path) -> None:
+    """An empty folder is refused with the way to fill it."""
+    with pytest.raises(UsageError, match="speech_"):
+        motion_data.load_corpus(tmp_path.glob("*.npz"))
+
+
+def test_the_energy_score_prefers_the_true_spread() -> None:
+    """A sampler with the data's spread scores better than a frozen or an exaggerated one."""
+    torch.manual_seed(0)
+    truth = torch.randn(1, 20000, 4)
+    constants = motion_loss.Constants(
+        *(torch.zeros(1),) * 4, torch.ones(4), torch.tensor([[1.0, 1, 0, 0], [0, 0, 1, 1]]), truth
+    )
+    scores = [
+        float(
+            motion_loss.spread_score(
+                k * torch.randn_like(truth), k * torch.randn_like(truth), truth, constants
+            ).mean()
+        )
+        for k in (0.3, 1.0, 1.7)
+    ]
+    assert scores[1] < scores[0] - 0.02
+    assert scores[1] < scores[2] - 0.02
+
+
+def test_closed_lips_have_no_aperture() -> None:
+    """``mouthClose`` cancels the jaw's opening, in the lips' aperture as on the rig."""
+    face = torch.zeros(2, SIZE)
+    face[:, INDEX["jawOpen"]] = 0.3
+    face[1, INDEX["mouthClose"]] = 0.3
+    assert motion_loss.aperture(face).tolist() == pytest.approx([0.3, 0.0])
+
+
+def test_forgotten_conditions_are_zero_and_the_others_untouched() -> None:
+    """A group of conditions is dropped as a whole, with its flag."""
+    torch.manual_seed(0)
+    kept = motion_loss.drop_conditions(torch.ones(400, 16))
+    gaze = kept[:, :3]
+    assert set(gaze.sum(1).tolist()) == {0.0, 3.0}
+    assert 0.05 < float((gaze[:, 0] == 0).float().mean()) < 0.3
+
+
+def test_training_resumes_and_its_checkpoint_loads(tmp_path: Path) -> None:
+    """A run that is started twice goes on; the checkpoint holds stages and statistics."""
+    data = fake_shard(tmp_path, 4, 60)
+    common = ["--data", str(data), "--out", str(tmp_path / "run"), "--batch", "2", "--ticks", "8"]
+    common += ["--width", "32", "--layers", "1", "--head-width", "32", "--head-blocks", "1"]
+    common += ["--features", "16", "--listen-minutes", "0.0002"]
+    motion.main([*common, "--minutes", "0.005"])
+    before = motion.read_checkpoint(tmp_path / "run" / "last.pt")
+    motion.main([*common, "--minutes", "0.01", "--resume"])
+    after = motion.read_checkpoint(tmp_path / "run" / "last.pt")
+    assert after["step"] > before["step"] > 0
+    listen, denoise, meta = motion.load_motion(tmp_path / "run" / "last.pt")
+    assert listen(torch.zeros(1, 4, 64), torch.zeros(1, meta["sizes"]["state"]))[0].shape == (1, 16)
+    assert list(denoise.start().shape) == [1, *meta["sizes"]["cache"]]
+    assert len(meta["latent"]["mean"]) == SIZE
+    assert (tmp_path / "run" / "curves.csv").stat().st_size > 0
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    """Whatever is wrong with a checkpoint is one UsageError."""
+    (tmp_path / "x.pt").write_bytes(b"nothing")
+    with pytest.raises(UsageError, match="checkpoint"):
+        motion.load_motion(tmp_path / "x.pt")
+
+
+def test_a_rollout_makes_two_frames_a_tick_and_differs_between_rows() -> None:
+    """Rows of a batch draw their own noise; the same seed gives the same motion."""
+    known = motion_data.Statistics(
+        np.zeros(8), np.ones(8), np.zeros(63), np.ones(63), *(np.ones(1),) * 6
+    )
+    known = motion_data.Statistics(
+        *(np.asarray(getattr(known, name), np.float32) for name in known.__dataclass_fields__)
+    )
+    net = motion_loss.MotionNet(filled(Listen(SMALL_LISTEN)), small_denoise()).eval()
+    mel = rollout.primed(np.zeros((37, 8), np.float32))
+    both = np.stack([mel, mel])
+    first = rollout.rollout(net, known, both, schedule=(1.0, 0.5, 0.0), seed=3)
+    again = rollout.rollout(net, known, both, schedule=(1.0, 0.5, 0.0), seed=3)
+    assert first.shape == (2, 20, SIZE)
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first[0], first[1])
