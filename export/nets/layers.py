@@ -1,0 +1,85 @@
+"""Small convolutional pieces shared by the face networks."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+SLOPE = 0.1
+"""Negative slope of every LeakyReLU."""
+
+
+class Conv(nn.Conv2d):
+    """A convolution that training may run in bfloat16 while geometry around it stays float32."""
+
+    reduced: ClassVar[bool] = False
+    """Set by a trainer for the whole process; never set in an exported network."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not Conv.reduced:
+            return super().forward(x)
+        weight, bias = self.weight.bfloat16(), self.bias
+        bias = None if bias is None else bias.bfloat16()
+        return self._conv_forward(x.bfloat16(), weight, bias)
+
+
+def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> Conv:
+    """A convolution with "same" padding and He initialisation for LeakyReLU."""
+    layer = Conv(inputs, outputs, kernel, stride, kernel // 2)
+    nn.init.kaiming_normal_(layer.weight, a=SLOPE, nonlinearity="leaky_relu")
+    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    return layer
+
+
+def quiet(layer: nn.Conv2d | nn.Linear, gain: float = 0.0) -> nn.Conv2d | nn.Linear:
+    """Scale a layer's initial weights, so that what it adds starts at (nearly) nothing."""
+    with torch.no_grad():
+        layer.weight.mul_(gain)
+    return layer
+
+
+class Block(nn.Module):
+    """Residual block: two 3x3 convolutions; starts as identity.  # (B, C, H, W) -> same"""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = conv(channels, channels)
+        self.second = conv(channels, channels)
+        quiet(self.second, 0.2)
+        self.act = nn.LeakyReLU(SLOPE)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(x + self.second(self.act(self.first(x))))
+
+
+class Steered(nn.Module):
+    """Residual block whose inner features are scaled and shifted by a code (FiLM, Perez 2018)."""
+
+    def __init__(self, channels: int, code: int) -> None:
+        super().__init__()
+        self.first = conv(channels, channels)
+        self.second = conv(channels, channels)
+        quiet(self.second, 0.2)
+        self.film = nn.Linear(code, 2 * channels)
+        quiet(self.film, 0.5)
+        self.act = nn.LeakyReLU(SLOPE)
+
+    def forward(self, x: Tensor, code: Tensor) -> Tensor:
+        """(B, C, H, W), (B, code) -> (B, C, H, W)"""
+        scale, shift = self.film(code)[:, :, None, None].chunk(2, 1)
+        return self.act(x + self.second(self.act(self.first(x) * (1 + scale) + shift)))
+
+
+def upsample(x: Tensor) -> Tensor:
+    """Double height and width, bilinear, half-pixel centres."""
+    return nn.functional.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+
+
+def fold(x: Tensor, step: int = 2) -> Tensor:
+    """Space to depth by slices, rank 4 throughout: (B, C, H, W) -> (B, step^2 C, H/step, W/step).
+
+    Channels are ordered by place within the cell, then by channel of ``x``.
+    """
+    return torch.cat([x[:, :, i::step, j::step] for i in range(step) for j in range(step)], 1)

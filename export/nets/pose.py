@@ -1,0 +1,252 @@
+"""Analytic posing: from keypoints and two motion codes to a first, dense backward flow.
+
+A photo's keypoints are brought to its own neutral with its own code, posed again by the driven
+code, and projected. Between keypoints, depth and expression are interpolated by normalised
+Gaussians; the rigid motion of the head is then exact for the interpolated depth. A Gaussian is
+separable, so a whole map is two matrix products. Everything is matmul and elementwise.
+
+Camera coordinates: x right, y down, z toward the camera, in interpupillary distances (IPD),
+z = 0 at the photo's eyes. Names with ``frame`` are in fractions of the frame's width.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vivant import latent
+
+CAMERA = 16.0
+"""Distance of the assumed camera, IPD (about one metre)."""
+
+PRINCIPAL = (0.5, 0.42)
+"""Where the assumed optical axis meets the frame: the eyes of the aligned portrait."""
+
+SCALE = (0.25,) * 55 + (8.0,) * 5 + (0.1, 0.1, 0.3)
+"""A typical change of each latent in its own unit: one normalised unit of a motion code."""
+
+BASIS = Path(__file__).with_name("keypoints.npz")
+HIDDEN = ("teethUpper", "teethLower", "tongueTip")
+"""Keypoints that lie inside the head and must not carry the skin's flow."""
+
+
+class Rig(NamedTuple):
+    """The generic keypoints and what moves them; see ``export/synth/people/keypoints.py``."""
+
+    names: tuple[str, ...]
+    """K names."""
+    delta: np.ndarray
+    """(57, K, 3) displacement per unit of the first 57 latents, IPD, y down."""
+    neutral: np.ndarray
+    """(K, 3) mean neutral shape from the midpoint of the pupils, IPD, y down."""
+    weight: np.ndarray
+    """(K,) share of the head's rotation a point follows."""
+    pivot: np.ndarray
+    """(3,) centre of rotation from the midpoint of the pupils, IPD, y down."""
+    mirror: np.ndarray
+    """(K,) index of each keypoint's mirror image."""
+
+
+def load_rig(path: Path = BASIS) -> Rig:
+    """Read the committed keypoint file into image axes (y down)."""
+    down = np.array([1, -1, 1], np.float32)
+    with np.load(path) as file:
+        delta = np.concatenate([file["basis"].astype(np.float32), file["gaze"]])
+        return Rig(
+            names=tuple(str(name) for name in file["names"]),
+            delta=delta * down,
+            neutral=file["neutral"] * down,
+            weight=file["rigid"],
+            pivot=file["pivot"] * down,
+            mirror=file["mirror"],
+        )
+
+
+def rotation(degrees: Tensor) -> Tensor:
+    """Head rotation Ry(yaw) Rx(-pitch) Rz(-roll), (B, 3) degrees -> (B, 3, 3), y down."""
+    angle = degrees * (math.pi / 180)
+    c, s = torch.cos(angle), torch.sin(angle)
+    cy, cp, cr = c[:, 0], c[:, 1], c[:, 2]
+    sy, sp, sr = s[:, 0], -s[:, 1], -s[:, 2]
+    # The rows and columns of y change sign against the y-up formula.
+    rows = (
+        (cy * cr + sy * sp * sr, cy * sr - sy * sp * cr, sy * cp),
+        (-cp * sr, cp * cr, sp),
+        (cy * sp * sr - sy * cr, -sy * sr - cy * sp * cr, cy * cp),
+    )
+    return torch.stack([torch.stack(row, 1) for row in rows], 1)
+
+
+class Posed(NamedTuple):
+    """A photo posed by a motion code."""
+
+    points: Tensor
+    """(B, K, 3) driven keypoints: x, y in frame fractions, z in IPD."""
+    shift: Tensor
+    """(B, K, 3) expression to remove on the way back to the photo, IPD, camera axes."""
+    amplitude: Tensor
+    """(B, K) weight of each keypoint in the interpolation."""
+    size: Tensor
+    """(B, 1, 1) interpupillary distance, frame fractions."""
+    back: Tensor
+    """(B, 3, 3) rotation from the driven to the photo's head."""
+    pivot: Tensor
+    """(B, 1, 3) driven centre of rotation, IPD, camera coordinates."""
+    pivot_photo: Tensor
+    """(B, 1, 3) the same in the photo."""
+    travel: Tensor
+    """(B, 1, 3) translation from driven back to the photo, IPD."""
+    head: Tensor
+    """(B, 3, 3) driven head rotation."""
+    eyes: Tensor
+    """(B, 1, 3) driven neutral midpoint of the pupils, camera coordinates."""
+    anchors: Tensor
+    """(B, 3, 2) mouth, right and left eye of the expressionless driven head, frame fractions."""
+
+
+def _principal(like: Tensor) -> Tensor:
+    return torch.tensor(PRINCIPAL, device=like.device)
+
+
+def _project(points: Tensor, size: Tensor) -> Tensor:
+    """Camera coordinates (B, N, 3), IPD -> frame fractions (B, N, 2)."""
+    return points[..., :2] * (CAMERA / (CAMERA - points[..., 2:])) * size + _principal(points)
+
+
+class Poser(nn.Module):
+    """Pose keypoints and interpolate them into dense maps. No input of it is learned but widths."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        rig = load_rig()
+        self.count = len(rig.names)
+        index = {name: k for k, name in enumerate(rig.names)}
+        self.register_buffer("delta", torch.from_numpy(rig.delta.reshape(57, -1).copy()))
+        self.register_buffer("weight", torch.from_numpy(rig.weight.copy())[None, :, None])
+        self.register_buffer("offset", torch.from_numpy(rig.pivot.copy())[None, None])
+        pupils = torch.zeros(2, self.count)
+        pupils[0, index["pupilRight"]] = pupils[1, index["pupilLeft"]] = 1
+        self.register_buffer("pupils", pupils)
+        anchors = torch.zeros(3, self.count)
+        for k, name in enumerate(rig.names):
+            if name.startswith("lip") and not name.startswith("lipInner"):
+                anchors[0, k] = 1
+            if name.startswith("lid"):
+                anchors[1 if name.endswith("Right") else 2, k] = 1
+        self.register_buffer("groups", anchors / anchors.sum(1, keepdim=True))
+        shown = torch.tensor([0.0 if name in HIDDEN else 1.0 for name in rig.names])
+        self.register_buffer("shown", shown[None])
+        self.blink = (latent.INDEX["eyeBlinkRight"], latent.INDEX["eyeBlinkLeft"])
+        # A keypoint's reach is its distance to its nearest neighbours.
+        gap = np.linalg.norm(rig.neutral[:, None, :2] - rig.neutral[None, :, :2], axis=-1)
+        near = np.sort(gap, axis=1)[:, 1:4].mean(1)
+        self.reach = nn.Parameter(torch.from_numpy(np.log(0.6 * near + 0.02)).float())
+        self.gain = nn.Parameter(torch.zeros(self.count))
+        self.nearness = nn.Parameter(torch.tensor(1.5))
+
+    def forward(self, keypoints: Tensor, source: Tensor, motion: Tensor) -> Posed:
+        """(B, K, 3), (B, 63), (B, 63) -> the photo's keypoints posed by ``motion``."""
+        batch = keypoints.shape[0]
+        pair = torch.matmul(self.pupils, keypoints)  # (B, 2, 3)
+        gap = pair[:, 1:] - pair[:, :1]
+        size = torch.sqrt((gap * gap).sum(-1, keepdim=True) + 1e-6)  # (B, 1, 1)
+        depth = (keypoints[..., 2:] - 0.5 * (pair[:, :1, 2:] + pair[:, 1:, 2:])) / size
+        plane = (keypoints[..., :2] - _principal(keypoints)) / size * ((CAMERA - depth) / CAMERA)
+        photo = torch.cat([plane, depth], -1)  # (B, K, 3) camera coordinates
+        turn_s, turn_d = rotation(source[:, 57:60]), rotation(motion[:, 57:60])
+        up = torch.tensor([1.0, -1.0, 1.0], device=source.device)
+        move_s, move_d = (source[:, None, 60:] * up), (motion[:, None, 60:] * up)  # (B, 1, 3)
+        own = torch.matmul(source[:, :57], self.delta).view(batch, self.count, 3)
+        driven = torch.matmul(motion[:, :57], self.delta).view(batch, self.count, 3)
+        rows_s, rows_d = turn_s.transpose(1, 2), turn_d.transpose(1, 2)  # X = H @ rows
+        plain = photo - torch.matmul(own, rows_s)  # posed, without expression
+        eyes = torch.matmul(self.pupils, plain).mean(1, keepdim=True)
+        arm = torch.matmul(self.offset.expand(batch, 1, 3), rows_s)
+        rest = eyes + arm - move_s  # the pivot before translation
+        head = torch.matmul(plain - rest - move_s, turn_s)  # neutral, from the pivot
+        posed = torch.matmul(head + driven, rows_d) + rest + move_d
+        carried = photo + move_d - move_s
+        points = carried + self.weight * (posed - carried)
+        shift = torch.matmul(driven - own, rows_s)
+        shut = torch.stack([motion[:, self.blink[0]], motion[:, self.blink[1]]], 1)
+        hide = torch.matmul(torch.clamp(shut, 0, 1), self.pupils)
+        front = torch.exp(torch.clamp(self.nearness * (points[..., 2] + 0.5), -6.0, 2.0))
+        amplitude = front * torch.exp(self.gain) * self.shown * (1 - hide) * (1 - hide)
+        calm = torch.matmul(head, rows_d) + rest + move_d
+        return Posed(
+            points=torch.cat([_project(points, size), points[..., 2:]], -1),
+            shift=shift,
+            amplitude=amplitude,
+            size=size,
+            back=torch.matmul(turn_s, rows_d),
+            pivot=rest + move_d,
+            pivot_photo=rest + move_s,
+            travel=move_s - move_d,
+            head=turn_d,
+            eyes=torch.matmul(self.pupils, calm).mean(1, keepdim=True),
+            anchors=_project(torch.matmul(self.groups, calm), size),
+        )
+
+    def spread(self, posed: Posed, xs: Tensor, ys: Tensor, extra: Tensor) -> tuple[Tensor, Tensor]:
+        """Interpolate keypoint values over the grid ``xs`` (B, W) by ``ys`` (B, H).
+
+        Returns expression shift, depth and rotation share (B, 5, H, W), and heat maps of the
+        keypoint mixtures ``extra`` (E, K) -> (B, E, H, W).
+        """
+        x, y = posed.points[..., 0:1], posed.points[..., 1:2]  # (B, K, 1)
+        fine = torch.exp(self.reach)[None, :, None] * posed.size
+        wide = 0.7 * posed.size
+
+        def bumps(reach: Tensor) -> tuple[Tensor, Tensor]:
+            u, v = (xs[:, None] - x) / reach, (ys[:, None] - y) / reach
+            return torch.exp(-0.5 * u * u), torch.exp(-0.5 * v * v)
+
+        fx, fy = bumps(fine)
+        wx, wy = bumps(wide)
+        strength = posed.amplitude[..., None]  # (B, K, 1)
+        gx = torch.cat([fx, wx], 1)  # (B, 2K, W)
+        gy = torch.cat([fy * strength, wy * strength * 0.01], 1)
+        # Far from every keypoint the expression fades out while depth is extrapolated.
+        near = torch.cat([posed.shift, torch.zeros_like(posed.shift)], 1)  # (B, 2K, 3)
+        weight = self.weight.expand(posed.points.shape[0], -1, -1)
+        values = torch.cat([posed.points[..., 2:], weight, torch.ones_like(weight)], -1)
+        values = torch.cat([near, torch.cat([values, values], 1)], -1)  # (B, 2K, 6)
+        left = values.transpose(1, 2)[..., None] * gy[:, None]  # (B, 6, 2K, H)
+        maps = torch.matmul(left.transpose(2, 3), gx[:, None])  # (B, 6, H, W)
+        maps = maps[:, :5] / (maps[:, 5:] + 1e-6)
+        mixed = extra[None, :, :, None] * fy[:, None]  # (B, E, K, H)
+        return maps, torch.matmul(mixed.transpose(2, 3), fx[:, None])
+
+    def flow(self, posed: Posed, xs: Tensor, ys: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """First backward flow of a point on the person, (B, 2, H, W), and where it lies on the
+        driven head (B, 3, H, W), IPD from the midpoint of the pupils."""
+        batch, _, high, wide = maps.shape
+        depth = maps[:, 3:4]
+        column = ((xs - PRINCIPAL[0]) / posed.size[:, 0])[:, None, None, :].expand(
+            batch, 1, high, wide
+        )
+        row = ((ys - PRINCIPAL[1]) / posed.size[:, 0])[:, None, :, None].expand(
+            batch, 1, high, wide
+        )
+        shrink = (CAMERA - depth) / CAMERA
+        x = torch.cat([column * shrink, row * shrink, depth], 1)  # (B, 3, H, W)
+        flat = x.reshape(batch, 3, high * wide)
+        shift = maps[:, :3].reshape(batch, 3, high * wide)
+        share = maps[:, 4:5].reshape(batch, 1, high * wide)
+
+        def column3(point: Tensor) -> Tensor:
+            return point.reshape(batch, 3, 1)
+
+        turned = torch.matmul(posed.back, flat - column3(posed.pivot)) + column3(posed.pivot_photo)
+        carried = flat + column3(posed.travel)
+        back = carried + share * (turned - carried) - shift
+        scale = posed.size * (CAMERA / (CAMERA - back[:, 2:]))
+        origin = posed.size * (CAMERA / (CAMERA - flat[:, 2:]))
+        flow = (back[:, :2] * scale - flat[:, :2] * origin).reshape(batch, 2, high, wide)
+        local = torch.matmul(posed.head.transpose(1, 2), flat - column3(posed.eyes))
+        return flow, local.reshape(batch, 3, high, wide)

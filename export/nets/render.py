@@ -1,0 +1,276 @@
+"""``render``: a motion code and a portrait's features -> backward flow, occlusion and paint.
+
+The first flow is analytic (``pose.py``), cut out by the portrait's own matte. A U-Net at
+64/32/16 corrects it and says where the photo has nothing to show. Three close-up painters
+(mouth, eyes) work in windows that travel rigidly with the head, where a tooth or a lid always
+lies at the same place, and cost a fraction of the same detail over the whole frame.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vivant.export.nets.encode import LEARNED, PHOTO, PRIOR
+from vivant.export.nets.layers import SLOPE, Block, Steered, conv, fold, quiet, upsample
+from vivant.export.nets.mirror import MOTION_MIRROR
+from vivant.export.nets.pose import SCALE, Posed, Poser, load_rig
+from vivant.export.nets.warp import centres, resize, sample
+
+FLOW = 128
+"""Side of the flow field."""
+PAINT = 256
+"""Side of occlusion and paint."""
+HEATS = 8
+"""Learned mixtures of keypoint heat maps given to the U-Net and to each painter."""
+CODE = 128
+"""Width of the steering code."""
+STILL = 25.0
+"""Gate 1 - exp(-STILL |normalised motion change|^2): the photo's own motion returns the photo."""
+REST = -2.0
+"""Initial logit of every occlusion: paint only where learned to."""
+
+
+class First(NamedTuple):
+    """What the analytic prior says over a grid."""
+
+    flow: Tensor
+    """(B, 2, H, W) as if everything were the person."""
+    maps: Tensor
+    """(B, 5, H, W) expression shift (3), depth, rotation share."""
+    local: Tensor
+    """(B, 3, H, W) place on the head, IPD from the midpoint of the pupils."""
+    heats: Tensor
+    """(B, HEATS, H, W)."""
+
+
+def sample_at(image: Tensor, xs: Tensor, ys: Tensor, flow: Tensor) -> Tensor:
+    """Sample at grid ``xs`` (B, W) x ``ys`` (B, H) plus ``flow`` (B, 2, H, W), border."""
+    x = (flow[:, 0] + xs[:, None, :]) * 2 - 1
+    y = (flow[:, 1] + ys[:, :, None]) * 2 - 1
+    grid = torch.stack([x, y], -1)
+    return F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def first_flow(
+    poser: Poser, posed: Posed, xs: Tensor, ys: Tensor, prior: Tensor, mix: Tensor
+) -> First:
+    """The analytic flow over a grid, its depth corrected by the portrait's own prior maps."""
+    maps, heats = poser.spread(posed, xs, ys, mix)
+    flow, _ = poser.flow(posed, xs, ys, maps)
+    fix = sample_at(prior[:, 1:3], xs, ys, flow)
+    depth = maps[:, 3:4] + 0.3 * fix[:, 0:1]
+    share = torch.clamp(maps[:, 4:5] + 0.3 * fix[:, 1:2], 0.0, 1.0)
+    maps = torch.cat([maps[:, :3], depth, share], 1)
+    flow, local = poser.flow(posed, xs, ys, maps)
+    return First(flow, maps, local, heats)
+
+
+class Painter(nn.Module):
+    """Close-up painter of one window: premultiplied RGB and its weight.
+
+    A window is square, travels rigidly with the head and is sampled in its own resolution.
+    """
+
+    def __init__(self, size: int, half: float, lower: float, width: int) -> None:
+        super().__init__()
+        self.size, self.half, self.lower = size, half, lower
+        names = load_rig().names
+        self.mix = nn.Parameter(0.3 * torch.randn(HEATS, len(names)))
+        ramp = (torch.arange(size, dtype=torch.float32) + 0.5) / size * 2 - 1
+        self.register_buffer("ramp", ramp[None])
+        edge = torch.clamp((1 - ramp.abs()) * 4, 0, 1)
+        self.register_buffer("taper", (edge[:, None] * edge[None, :])[None, None])
+        place = torch.stack([ramp[None, :].expand(size, size), ramp[:, None].expand(size, size)])
+        self.register_buffer("place", place[None].clone())
+        act = nn.LeakyReLU(SLOPE)
+        self.act = act
+        self.enter = conv(4 * (3 + 3 + 3 + 2 + HEATS), width)
+        self.high = Steered(width, CODE)
+        self.down = conv(width, 2 * width, 3, 2)
+        self.low = nn.ModuleList([Steered(2 * width, CODE) for _ in range(2)])
+        self.up = conv(2 * width, width)
+        self.last = Steered(width, CODE)
+        self.leave = conv(width, 5 * 4)
+        quiet(self.leave, 0.3)
+        with torch.no_grad():
+            self.leave.bias[:4] = REST
+            self.leave.bias[4:8] = 1.0
+
+    def axes(self, centre: Tensor, size: Tensor, side: Tensor) -> tuple[Tensor, Tensor]:
+        """Frame coordinates of the window's columns and rows; ``side`` -1 mirrors it."""
+        half = self.half * size[:, :, 0]
+        xs = centre[:, 0:1] + side * half * self.ramp
+        ys = centre[:, 1:2] + half * (self.ramp + self.lower)
+        return xs, ys
+
+    def forward(self, first: First, crop: Tensor, code: Tensor, side: Tensor) -> Tensor:
+        """Window maps and the warped photo (B, 3, n, n) -> (B, 4, n, n): weight, weight * RGB."""
+        turn = torch.cat([side, torch.ones_like(side), torch.ones_like(side)], 1)[:, :, None, None]
+        place = self.place.expand(crop.shape[0], -1, -1, -1)
+        x = [crop - 0.5, first.maps[:, :3] * turn * 4, first.local * turn, place, first.heats]
+        x0 = self.act(self.enter(fold(torch.cat(x, 1))))
+        x0 = self.high(x0, code)
+        x1 = self.act(self.down(x0))
+        for block in self.low:
+            x1 = block(x1, code)
+        x0 = self.last(self.act(upsample(self.up(x1)) + x0), code)
+        out = F.pixel_shuffle(self.leave(x0), 2).float()  # (B, 5, n, n)
+        weight = torch.sigmoid(out[:, :1]) * self.taper
+        keep = torch.sigmoid(out[:, 1:2])
+        colour = crop * keep + torch.sigmoid(out[:, 2:]) * (1 - keep)
+        return torch.cat([weight, weight * colour], 1)
+
+    def paste(self, window: Tensor, centre: Tensor, size: Tensor, side: Tensor) -> Tensor:
+        """Bilinear placement into the frame by two matrix products, zero outside.
+
+        (B, C, n, n) -> (B, C, PAINT, PAINT)
+        """
+        half = self.half * size[:, :, 0]  # (B, 1)
+        grid = centres(PAINT, window)
+        u = (grid - centre[:, 0:1]) / half * side
+        v = (grid - centre[:, 1:2]) / half - self.lower
+        step = self.size / 2
+        rows = torch.relu(1 - torch.abs(v[:, :, None] - self.ramp[:, None, :]) * step)
+        columns = torch.relu(1 - torch.abs(u[:, None, :] - self.ramp[:, :, None]) * step)
+        return torch.matmul(torch.matmul(rows[:, None], window), columns[:, None])
+
+
+class Render(nn.Module):
+    """Features, keypoints, own code, driven code -> flow, occlusion, paint."""
+
+    def __init__(self, width: int = 56) -> None:
+        super().__init__()
+        rig = load_rig()
+        self.poser = Poser()
+        w1, w2, w3 = width, int(1.75 * width), int(2.25 * width)
+        act = nn.LeakyReLU(SLOPE)
+        self.act = act
+        self.mix = nn.Parameter(0.3 * torch.randn(HEATS, len(rig.names)))
+        self.register_buffer("mirror", torch.from_numpy(rig.mirror.astype("int64")))
+        self.register_buffer("swap", torch.from_numpy(MOTION_MIRROR.copy()))
+        self.register_buffer("scale", torch.tensor(SCALE)[None])
+        self.steer = nn.Sequential(nn.Linear(126, CODE), act, nn.Linear(CODE, CODE), act)
+        inputs = LEARNED + 12 + 5 + 3 + 2 + 2 + HEATS
+        self.enter = conv(inputs, w1)
+        self.level64 = Block(w1)
+        self.down32 = conv(w1, w2, 3, 2)
+        self.level32 = nn.ModuleList([Steered(w2, CODE) for _ in range(2)])
+        self.down16 = conv(w2, w3, 3, 2)
+        self.level16 = nn.ModuleList([Steered(w3, CODE) for _ in range(2)])
+        self.up32 = conv(w3, w2)
+        self.back32 = Steered(w2, CODE)
+        self.up64 = conv(w2, w1)
+        self.back64 = Steered(w1, CODE)
+        self.residual = conv(w1, 2 * 4)
+        quiet(self.residual, 0.02)
+        self.detail = conv(w1, 16 * 4)
+        self.blend = conv(16 + 3 + 2, 24)
+        self.leave = conv(24, 5 * 4)
+        quiet(self.leave, 0.3)
+        with torch.no_grad():
+            self.leave.bias[:4] = REST
+            self.leave.bias[4:8] = 1.0
+        self.mouth = Painter(64, 0.68, 0.2, 40)
+        self.eye = Painter(40, 0.36, 0.0, 24)
+
+    def forward(
+        self, features: Tensor, keypoints: Tensor, source: Tensor, motion: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """features (B, C, 64, 64), keypoints (B, K, 3), source and motion (B, 63) -> flow
+        (B, 2, 128, 128) in frame fractions, occlusion (B, 1, 256, 256), paint (B, 3, 256, 256)."""
+        flow, occlusion, paint, _ = self.predict(features, keypoints, source, motion)
+        return flow, occlusion, paint
+
+    def predict(
+        self, features: Tensor, keypoints: Tensor, source: Tensor, motion: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The same and the first flow (B, 2, 128, 128), for its own loss."""
+        batch = features.shape[0]
+        change = (motion - source) / self.scale
+        gate = 1 - torch.exp(-STILL * (change * change).sum(1, keepdim=True))[:, :, None, None]
+        code = self.steer(torch.cat([motion / self.scale, change], 1) * 0.5)
+        posed = self.poser(keypoints, source, motion)
+        photo = F.pixel_shuffle(features[:, :PHOTO], 4)  # (B, 3, 256, 256)
+        prior = features[:, PHOTO : PHOTO + PRIOR]
+
+        line = centres(FLOW, features).expand(batch, -1)
+        first = first_flow(self.poser, posed, line, line, prior, self.mix)
+        matte = torch.sigmoid(2 * sample_at(prior[:, 0:1], line, line, first.flow))
+        still = torch.sigmoid(2 * resize(prior[:, 0:1], FLOW))
+        flow = first.flow * matte
+        shown = sample(photo, flow)  # (B, 3, 128, 128)
+
+        flow64 = F.avg_pool2d(flow, 2)
+        appearance = sample(features[:, PHOTO + PRIOR :], flow64)
+        maps = torch.cat([first.maps, first.local, matte, still, flow * 8, first.heats], 1)
+        x = torch.cat([appearance, fold(shown - 0.5), F.avg_pool2d(maps, 2)], 1)
+        x64 = self.level64(self.act(self.enter(x)))
+        x32 = self.act(self.down32(x64))
+        for block in self.level32:
+            x32 = block(x32, code)
+        x16 = self.act(self.down16(x32))
+        for block in self.level16:
+            x16 = block(x16, code)
+        x32 = self.back32(self.act(upsample(self.up32(x16)) + x32), code)
+        x64 = self.back64(self.act(upsample(self.up64(x32)) + x64), code)
+
+        flow = flow + F.pixel_shuffle(self.residual(x64), 2).float() * (0.1 * gate)
+        shown = sample(photo, flow)
+        detail = F.pixel_shuffle(self.detail(x64), 2)  # (B, 16, 128, 128)
+        detail = self.act(self.blend(torch.cat([detail, shown - 0.5, matte, still], 1)))
+        out = F.pixel_shuffle(self.leave(detail), 2).float()  # (B, 5, 256, 256)
+        occlusion = torch.sigmoid(out[:, :1])
+        keep = torch.sigmoid(out[:, 1:2])
+        paint = resize(shown, PAINT) * keep + torch.sigmoid(out[:, 2:]) * (1 - keep)
+
+        close = self.close_up(posed, photo, prior, code, motion, change)  # (B, 4, 256, 256)
+        over = 1 - close[:, :1]
+        paint = (paint * (occlusion * over + 1e-3) + close[:, 1:]) / (
+            occlusion * over + close[:, :1] + 1e-3
+        )
+        occlusion = (occlusion * over + close[:, :1]) * gate
+        return flow, occlusion, paint, first.flow * matte
+
+    def close_up(
+        self,
+        posed: Posed,
+        photo: Tensor,
+        prior: Tensor,
+        code: Tensor,
+        motion: Tensor,
+        change: Tensor,
+    ) -> Tensor:
+        """Mouth and eyes painted over nothing: weight and weight * RGB, (B, 4, 256, 256)."""
+        side = torch.ones_like(motion[:, :1])
+        layers: list[Tensor] = []
+        mirrored = torch.cat(
+            [torch.matmul(motion, self.swap), torch.matmul(change, self.swap)], 1
+        ) * (0.5 / torch.cat([self.scale, torch.ones_like(self.scale)], 1))
+        other = self.steer(mirrored)
+        eyes: list[tuple[First, Tensor]] = []
+        for k in range(3):
+            painter = self.mouth if k == 0 else self.eye
+            hand = -side if k == 2 else side
+            mix = painter.mix[:, self.mirror] if k == 2 else painter.mix
+            xs, ys = painter.axes(posed.anchors[:, k], posed.size, hand)
+            first = first_flow(self.poser, posed, xs, ys, prior, mix)
+            crop = sample_at(photo, xs, ys, first.flow)
+            if k == 0:
+                window = painter(first, crop, code, hand)
+                layers.append(painter.paste(window, posed.anchors[:, 0], posed.size, hand))
+            else:
+                eyes.append((first, crop))
+        both = First(*(torch.cat([a, b], 0) for a, b in zip(eyes[0][0], eyes[1][0], strict=True)))
+        crops = torch.cat([eyes[0][1], eyes[1][1]], 0)
+        windows = self.eye(
+            both, crops, torch.cat([code, other], 0), torch.cat([side, -side], 0)
+        ).chunk(2, 0)
+        layers.append(self.eye.paste(windows[0], posed.anchors[:, 1], posed.size, side))
+        layers.append(self.eye.paste(windows[1], posed.anchors[:, 2], posed.size, -side))
+        mouth, right, left = layers
+        pair = right * (1 - left[:, :1]) + left
+        return pair + mouth * (1 - pair[:, :1])

@@ -1,0 +1,228 @@
+"""Evaluate the face networks: one table on held-out synthetic people, sheets of real photos::
+
+    python -m vivant.export.train.evaluate_face --checkpoint RUN/checkpoint.pt --data HELD_OUT
+        [--photos DIR --sheets OUT] [--json]
+
+Errors are stated at 512 pixels. PSNR is over all pixels of a region together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from vivant import latent
+from vivant.errors import UsageError
+from vivant.export.nets.encode import Encode
+from vivant.export.nets.render import Render
+from vivant.export.nets.warp import composite, resize
+from vivant.export.train.face import example_inputs, load_face
+from vivant.export.train.face_data import NONE, collate, load_person, make_sample, shards, to_device
+from vivant.export.train.face_loss import FRAME, Regions
+from vivant.export.train.face_sheet import picture, write_png
+
+BINS = (15, 30, 90)
+"""Upper bounds of the bins of |yaw| of the driver, degrees."""
+GESTURES: dict[str, dict[str, float]] = {
+    "own": {},
+    "jaw": {"jawOpen": 0.6},
+    "smile": {"mouthSmileLeft": 0.8, "mouthSmileRight": 0.8, "jawOpen": 0.1},
+    "pucker": {"mouthPucker": 0.8, "mouthFunnel": 0.3},
+    "blink": {"eyeBlinkLeft": 1.0, "eyeBlinkRight": 1.0},
+    "yaw +12": {"headYaw": 12.0},
+    "yaw -12": {"headYaw": -12.0},
+    "pitch +10": {"headPitch": 10.0},
+    "pitch -10": {"headPitch": -10.0},
+    "gaze": {"gazeYaw": 20.0, "eyeLookOutLeft": 0.57, "eyeLookInRight": 0.57},
+    "brows": {"browInnerUp": 0.8, "browOuterUpLeft": 0.7, "browOuterUpRight": 0.7},
+    "talk": {
+        "jawOpen": 0.3,
+        "mouthUpperUpLeft": 0.3,
+        "mouthUpperUpRight": 0.3,
+        "mouthLowerDownLeft": 0.4,
+        "mouthLowerDownRight": 0.4,
+        "headRoll": 6.0,
+    },
+}
+"""Changes of a photo's own code shown on the animation sheets."""
+
+
+def gesture(own: Tensor, change: dict[str, float]) -> Tensor:
+    """A photo's own code (1, 63) with a change added; weights stay within 0..1."""
+    motion = own.clone()
+    for name, value in change.items():
+        k = latent.INDEX[name]
+        motion[0, k] += value
+        if latent.UNITS[k] == "weight":
+            motion[0, k] = motion[0, k].clamp(0, 1)
+    return motion
+
+
+def gflop(encode: Encode, render: Render) -> dict[str, float]:
+    """Multiply-adds counted twice, in billions, of one call of each stage."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    inputs = example_inputs()
+    out = {}
+    for name, net in (("encode", encode), ("render", render)):
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            net(*inputs[name])
+        out[name] = counter.get_total_flops() / 1e9
+    return out
+
+
+def psnr(error: float, count: float) -> float:
+    """PSNR of a sum of squared errors of values 0..1, dB."""
+    return float("nan") if count == 0 else -10 * float(np.log10(max(error / count, 1e-10)))
+
+
+def held_out(encode: Encode, render: Render, files: list[Path], seed: int) -> dict[str, float]:
+    """Errors on held-out persons: the encoder sees the photo only, the driver's code is true."""
+    regions = Regions(torch.device("cpu"))
+    squares: dict[str, float] = defaultdict(float)
+    counts: dict[str, float] = defaultdict(float)
+    flows, firsts, keypoints, owns, flickers = [], [], [], [], []
+    for k, path in enumerate(files):
+        sample = make_sample(load_person(path), np.random.default_rng((seed, k)), 6, NONE)
+        batch = to_device(collate([sample]), torch.device("cpu"))
+        with torch.no_grad():
+            features, points, own = encode(batch["photo"])
+            many = [x.expand(len(batch["motion"]), *x.shape[1:]) for x in (features, points, own)]
+            flow, occlusion, paint, first = render.predict(*many, batch["motion"])
+            photo = batch["photo"].expand(len(flow), -1, -1, -1)
+            out = composite(photo, flow, occlusion, paint)
+            still = composite(batch["photo"], *render(features, points, own, own))
+            middle = (many[2] + batch["motion"]) / 2
+            half = composite(photo, *render(*many, middle))
+        flickers.append(float((photo - 2 * half + out).abs().mean()) * 255)
+        owns.append(psnr(float(((still - batch["photo"]) ** 2).mean()), 1))
+        keypoints.append(
+            ((points - batch["points"])[0, :, :2] * FRAME)
+            .norm(dim=-1)[regions.points > 0.5]
+            .median()
+            .item()
+        )
+        segment = batch["target_segment"]
+        face = ((segment == 1) | (segment >= 4))[:, None] & (batch["visible"] > 0.5)
+        flows.append(((flow - batch["flow"]) * FRAME).norm(dim=1, keepdim=True)[face])
+        firsts.append(((first - batch["flow"]) * FRAME).norm(dim=1, keepdim=True)[face])
+        mouth, eyes = regions.blobs(batch["target_points"], 256)
+        head = resize(((segment != 0) & (segment != 3)).float()[:, None], 256)
+        error = ((out - batch["target"]) ** 2).mean(1, keepdim=True)
+        for row, yaw in enumerate(batch["motion"][:, latent.INDEX["headYaw"]].abs().tolist()):
+            label = next(str(bound) for bound in BINS if yaw <= bound)
+            for name, mask in (("face", head), ("mouth", mouth), ("eyes", eyes)):
+                weight = (mask[row] > 0.5).float()
+                for key in (f"{name} |yaw|<={label}", f"{name} all"):
+                    squares[key] += float((error[row] * weight).sum())
+                    counts[key] += float(weight.sum())
+    table = {
+        "persons": float(len(files)),
+        "flow error, median visible face, px": torch.cat(flows).median().item(),
+        "flow error, mean visible face, px": torch.cat(flows).mean().item(),
+        "first flow error, median visible face, px": torch.cat(firsts).median().item(),
+        "keypoint error, median, px": float(np.median(keypoints)),
+        "own-motion PSNR, least, dB": min(owns),
+        "second difference along a path, levels": float(np.mean(flickers)),
+    }
+    for key in sorted(squares):
+        table[f"PSNR {key}, dB"] = psnr(squares[key], counts[key])
+    return table
+
+
+def aligned(path: Path) -> np.ndarray:
+    """A photo as an aligned portrait (512, 512, 3) u8, by the run time's own alignment when the
+    bundle has it, else a square around the middle."""
+    image = cv2.imread(str(path))
+    if image is None:
+        raise UsageError(f"cannot read {path.name}", expected="an image")
+    image = image[..., ::-1]
+    side = min(image.shape[:2])
+    top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
+    square = np.ascontiguousarray(image[top : top + side, left : left + side])
+    return cv2.resize(square, (FRAME, FRAME), interpolation=cv2.INTER_AREA)
+
+
+def animate(
+    encode: Encode, render: Render, portrait: np.ndarray
+) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """All gestures of one aligned portrait: pictures 512 x 512, and figures of the photo."""
+    photo = torch.from_numpy(portrait.copy()).permute(2, 0, 1)[None].float() / 255
+    small = torch.nn.functional.avg_pool2d(photo, 2)
+    frames = {}
+    with torch.no_grad():
+        features, points, own = encode(small)
+        for name, change in GESTURES.items():
+            out = composite(photo, *render(features, points, own, gesture(own, change)))
+            frames[name] = picture(out[0], FRAME)
+    still = frames["own"].astype(np.float32) - portrait.astype(np.float32)
+    figures = {"own-motion PSNR, dB": psnr(float((still**2).mean()) / 255**2, 1)}
+    dots = portrait.copy()
+    for x, y, _ in points[0].tolist():
+        cv2.circle(dots, (int(x * FRAME), int(y * FRAME)), 2, (0, 255, 0), -1)
+    frames["keypoints"] = dots
+    return frames, figures
+
+
+def sheet(frames: dict[str, np.ndarray], size: int = 320, columns: int = 5) -> np.ndarray:
+    """Named pictures as one picture, with their names."""
+    cells = []
+    for name, frame in frames.items():
+        cell = cv2.resize(frame, (size, size), interpolation=cv2.INTER_AREA)
+        cv2.putText(cell, name, (6, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.55, (255, 255, 0), 1)
+        cells.append(cell)
+    while len(cells) % columns:
+        cells.append(np.zeros_like(cells[0]))
+    rows = [np.concatenate(cells[k : k + columns], 1) for k in range(0, len(cells), columns)]
+    return np.concatenate(rows, 0)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line of the evaluation; see the module."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--checkpoint", required=True)
+    parser.add_argument("--data", help="folder whose held-out person_*.npz are measured")
+    parser.add_argument("--persons", type=int, default=40, help="at most so many persons")
+    parser.add_argument("--photos", help="folder of aligned portraits")
+    parser.add_argument("--sheets", help="folder for the photos' animation sheets")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    options = parser.parse_args(arguments)
+    encode, render = load_face(options.checkpoint)
+    table: dict[str, float] = {
+        "parameters, million": sum(p.numel() for net in (encode, render) for p in net.parameters())
+        / 1e6,
+    }
+    table |= {f"{name}, GFLOP": value for name, value in gflop(encode, render).items()}
+    if options.data:
+        files = shards(Path(options.data), held_out=True)[: options.persons]
+        if not files:
+            raise UsageError("no held-out persons", expected="person_1*.npz", got=options.data)
+        table |= held_out(encode, render, files, options.seed)
+    if options.photos:
+        kinds = (".png", ".jpg", ".jpeg")
+        for path in sorted(p for p in Path(options.photos).iterdir() if p.suffix.lower() in kinds):
+            frames, figures = animate(encode, render, aligned(path))
+            table |= {f"{path.name}: {name}": value for name, value in figures.items()}
+            if options.sheets:
+                Path(options.sheets).mkdir(parents=True, exist_ok=True)
+                write_png(Path(options.sheets) / f"{path.stem}.png", sheet(frames))
+    if options.json:
+        print(json.dumps(table, indent=1))
+    else:
+        width = max(len(name) for name in table)
+        for name, value in table.items():
+            print(f"{name:{width}}  {value:8.3f}")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,274 @@
+"""Train the face networks on synthetic people::
+
+    vivant train face --data DIR --out RUN [--resume] --minutes N --threads T --seed 0
+    torchrun --nproc-per-node 8 -m vivant.export.train.face --data DIR --out RUN
+
+Writes ``checkpoint.pt``, ``curves.csv``, ``curves.png`` and ``sheet.png`` into RUN every few
+minutes. The learning rate follows the share of the minutes that is spent, so a run of any length
+ends with a small one; ``--resume`` continues where the checkpoint stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import copy
+import itertools
+import math
+import os
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from vivant.errors import UsageError
+from vivant.export.nets.encode import CHANNELS, Encode
+from vivant.export.nets.layers import Conv
+from vivant.export.nets.pose import load_rig
+from vivant.export.nets.render import Render
+from vivant.export.train import face_sheet
+from vivant.export.train.face_data import NONE, People, prefetch, shards, to_device
+from vivant.export.train.face_loss import Regions, face_loss
+
+LOG_STEPS = 50
+"""Steps between rows of the curves."""
+SAVE_SECONDS = 180.0
+"""Between checkpoints."""
+EMA = 0.998
+"""Decay of the averaged weights a step; the effective decay grows from 0 at the start."""
+
+
+class Face(nn.Module):
+    """Both networks under one name, so that one optimiser and one average hold them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encode = Encode()
+        self.render = Render()
+
+
+def load_face(checkpoint: str | Path) -> tuple[Encode, Render]:
+    """``encode`` and ``render`` of a checkpoint: averaged float32 weights, evaluation mode.
+
+    Raises ``UsageError`` when the file is no checkpoint of these networks.
+    """
+    try:
+        stored = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        face = Face()
+        face.load_state_dict(
+            {k: v.float() if v.is_floating_point() else v for k, v in stored["average"].items()}
+        )
+    except FileNotFoundError as error:
+        raise UsageError(f"no checkpoint at {checkpoint}") from error
+    except (KeyError, RuntimeError, TypeError) as error:
+        raise UsageError(
+            f"{Path(checkpoint).name} is no face checkpoint", got=str(error).splitlines()[0]
+        ) from error
+    return face.encode.eval(), face.render.eval()
+
+
+def example_inputs() -> dict[str, tuple[Tensor, ...]]:
+    """Inputs of the right shapes for each stage, for tracing: a grey photo, a small turn."""
+    points = torch.from_numpy(load_rig().neutral.copy())[None] * 0.165
+    points[..., :2] += torch.tensor([0.5, 0.42])
+    motion = torch.zeros(1, 63)
+    motion[0, 57] = 5.0
+    return {
+        "encode": (torch.full((1, 3, 256, 256), 0.5),),
+        "render": (torch.zeros(1, CHANNELS, 64, 64), points, torch.zeros(1, 63), motion),
+    }
+
+
+def rate(progress: float, peak: float) -> float:
+    """Learning rate at a share of the run: short warm-up, cosine to a twentieth of the peak."""
+    warm = min(1.0, progress / 0.01 + 0.02)
+    return peak * warm * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+
+
+def save(path: Path, state: dict[str, object]) -> None:
+    """Write a checkpoint, whole or not at all."""
+    part = path.with_suffix(".part")
+    torch.save(state, part)
+    part.replace(path)
+
+
+def reduce_gradients(parameters: list[nn.Parameter], world: int) -> None:
+    """Average gradients over all processes."""
+    flat = torch.cat([p.grad.reshape(-1) for p in parameters if p.grad is not None])
+    torch.distributed.all_reduce(flat)
+    flat /= world
+    at = 0
+    for p in parameters:
+        if p.grad is not None:
+            p.grad.copy_(flat[at : at + p.numel()].view_as(p))
+            at += p.numel()
+
+
+def check(face: Face, folder: Path, device: torch.device, out: Path) -> dict[str, float]:
+    """Losses of the averaged weights on held-out (else trained) persons, and a sample sheet."""
+    chosen = shards(folder, held_out=True) or shards(folder)
+    few = chosen[:: max(1, len(chosen) // 12)][:12]
+    people = People(folder, seed=1, drivers=2, augment=NONE, fixed=few)
+    regions = Regions(device)
+    totals: dict[str, float] = defaultdict(float)
+    batches = list(itertools.islice(people.batches(6), 2))
+    face.eval()
+    for k, host in enumerate(batches):
+        batch = to_device(host, device)
+        with torch.no_grad():
+            result = face_loss(regions, face.encode, face.render, batch, trust=1.0)
+        for name, value in result.log.items():
+            totals[f"held_{name}"] += float(value) / len(batches)
+        if k == 0:
+            face_sheet.write_png(out / "sheet.png", face_sheet.sample_sheet(batch, result.show))
+    return totals
+
+
+def train(options: argparse.Namespace) -> None:
+    """Run the training loop of ``main``'s options."""
+    world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    device = torch.device(options.device)
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    if world > 1:
+        torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    out = Path(options.out)
+    out.mkdir(parents=True, exist_ok=True)
+    Conv.reduced = options.bfloat16
+    face = Face().to(device=device, memory_format=torch.channels_last)
+    average = copy.deepcopy(face).requires_grad_(False)
+    groups = [list(face.encode.parameters()), list(face.render.parameters())]
+    optimiser = torch.optim.AdamW(
+        [{"params": group} for group in groups],
+        lr=options.rate,
+        betas=(0.9, 0.98),
+        weight_decay=1e-4,
+    )
+    step, spent = 0, 0.0
+    checkpoint = out / "checkpoint.pt"
+    if options.resume and checkpoint.exists():
+        stored = torch.load(checkpoint, map_location=device, weights_only=True)
+        face.load_state_dict(stored["weights"])
+        average.load_state_dict(stored["average"])
+        if not options.fresh_optimiser:
+            optimiser.load_state_dict(stored["optimiser"])
+            spent = stored["spent"]
+        step = stored["step"]
+    torch.manual_seed(options.seed + 1000 * rank + step)
+    people = People(Path(options.data), options.seed, options.drivers, rank=rank, world=world)
+    regions = Regions(device)
+    sums: dict[str, float] = defaultdict(float)
+    limit = options.minutes * 60
+    begin = time.monotonic() - spent
+    saved = time.monotonic()
+    face.train()
+    for host in prefetch(people.batches(options.sources, start=step)):
+        spent = time.monotonic() - begin
+        progress = spent / limit
+        if progress >= 1 or (options.steps and step >= options.steps):
+            break
+        for group in optimiser.param_groups:
+            group["lr"] = rate(progress, options.rate)
+        batch = to_device(host, device)
+        trust = min(0.6, max(0.0, step / options.trust_steps - 0.3))
+        result = face_loss(regions, face.encode, face.render, batch, trust)
+        optimiser.zero_grad(set_to_none=True)
+        result.loss.backward()
+        if world > 1:
+            reduce_gradients([p for group in groups for p in group], world)
+        norms = [nn.utils.clip_grad_norm_(group, 5.0) for group in groups]
+        if all(bool(torch.isfinite(norm)) for norm in norms):
+            optimiser.step()
+        step += 1
+        decay = min(EMA, 1 - 1 / (1 + step / 10))
+        with torch.no_grad():
+            for mean, value in zip(average.parameters(), face.parameters(), strict=True):
+                mean.lerp_(value, 1 - decay)
+        for name, value in result.log.items():
+            sums[name] += float(value) / LOG_STEPS
+        if rank == 0 and step % LOG_STEPS == 0:
+            row = {"step": float(step), "minutes": spent / 60, **sums}
+            face_sheet.append_row(out / "curves.csv", row)
+            line = " ".join(f"{name} {value:.4g}" for name, value in row.items())
+            print(f"{line} persons {len(people.held)}", file=sys.stderr, flush=True)
+            sums.clear()
+        if rank == 0 and time.monotonic() - saved > options.save_seconds:
+            saved = time.monotonic()
+            finish(face, average, optimiser, step, spent, out, options, device)
+    if rank == 0:
+        finish(face, average, optimiser, step, spent, out, options, device)
+    if world > 1:
+        torch.distributed.destroy_process_group()
+
+
+def finish(
+    face: Face,
+    average: Face,
+    optimiser: torch.optim.Optimizer,
+    step: int,
+    spent: float,
+    out: Path,
+    options: argparse.Namespace,
+    device: torch.device,
+) -> None:
+    """Write checkpoint, curves and sample sheet; the training state is left as it was."""
+    state = {
+        "average": average.state_dict(),
+        "weights": face.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "step": step,
+        "spent": spent,
+        "seed": options.seed,
+    }
+    save(out / "checkpoint.pt", state)
+    with contextlib.suppress(ImportError):
+        if (out / "curves.csv").exists():
+            face_sheet.plot_curves(out / "curves.csv", out / "curves.png")
+    row = check(average, Path(options.data), device, out)
+    face_sheet.append_row(out / "held_out.csv", {"step": float(step), "minutes": spent / 60, **row})
+    shown = " ".join(f"{name} {value:.4g}" for name, value in row.items())
+    print(f"checkpoint at step {step}: {shown}", file=sys.stderr, flush=True)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line of the face training; see the module."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--data", required=True, help="folder of person_*.npz")
+    parser.add_argument("--out", required=True, help="folder of this run")
+    parser.add_argument("--resume", action="store_true", help="continue the run in --out")
+    parser.add_argument(
+        "--fresh-optimiser",
+        action="store_true",
+        help="with --resume: keep the weights, restart optimiser and schedule",
+    )
+    parser.add_argument("--minutes", type=float, default=90.0)
+    parser.add_argument("--steps", type=int, default=0, help="stop after so many steps, 0: never")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--sources", type=int, default=6, help="source photos a batch")
+    parser.add_argument("--drivers", type=int, default=2, help="driven frames a source")
+    parser.add_argument("--rate", type=float, default=8e-4, help="peak learning rate")
+    parser.add_argument(
+        "--trust-steps",
+        type=float,
+        default=1500.0,
+        help="steps until the renderer mostly sees the encoder's own keypoints",
+    )
+    parser.add_argument("--save-seconds", type=float, default=SAVE_SECONDS)
+    parser.add_argument(
+        "--bfloat16",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="run convolutions in bfloat16",
+    )
+    train(parser.parse_args(arguments))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,336 @@
+"""Training samples of the face networks: pairs of frames of one synthetic person, augmented.
+
+A sample is one source frame and several drivers of the same person with exact backward flow.
+Whatever changes geometry (crop, scale, mirror) or colour is applied to source and drivers alike;
+whatever damages a photograph (noise, blur, JPEG, occluders) reaches only the encoder's input.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from zipfile import BadZipFile
+
+import cv2
+import numpy as np
+import torch
+
+from vivant.errors import UsageError
+from vivant.export.nets.mirror import MOTION_MIRROR
+from vivant.export.nets.pose import load_rig
+
+HELD_OUT = 100_000
+"""Persons numbered from here on are never trained on."""
+KEYS = ("image", "motion", "keypoints", "segmentation", "pairs", "flow", "visible")
+MEMBERS: dict[str, tuple[int, ...]] = {
+    "image": (-1, -1, 3),
+    "motion": (63,),
+    "keypoints": (-1, 3),
+    "segmentation": (128, 128),
+    "flow": (2, 128, 128),
+    "visible": (128, 128),
+}
+
+Array = np.ndarray
+Batch = dict[str, torch.Tensor]
+
+
+def load_person(path: Path) -> dict[str, Array]:
+    """Read one person's shard; raises ``UsageError`` naming what is missing or misshapen."""
+    with np.load(path) as file:
+        missing = [key for key in KEYS if key not in file]
+        if missing:
+            raise UsageError(
+                f"{path.name} is no synthetic person",
+                expected=f"members {', '.join(KEYS)}",
+                got=f"no {missing[0]}",
+            )
+        person = {key: file[key] for key in KEYS}
+    for key, shape in MEMBERS.items():
+        got = person[key].shape[1:]
+        if len(got) != len(shape) or any(w not in (-1, g) for w, g in zip(shape, got, strict=True)):
+            raise UsageError(
+                f"{path.name} is no synthetic person",
+                expected=f"{key} of shape (N, *{shape})",
+                got=str(person[key].shape),
+            )
+    return person
+
+
+def shards(folder: Path, held_out: bool = False) -> list[Path]:
+    """The folder's person files, in order, either those trained on or those held out."""
+    found = sorted(folder.glob("person_*.npz"))
+    return [path for path in found if (int(path.stem.split("_")[1]) >= HELD_OUT) == held_out]
+
+
+@dataclass
+class Augment:
+    """How far samples stray from the shards; zero everywhere for evaluation."""
+
+    mirror: float = 0.5
+    """Probability of a mirror image."""
+    crop: float = 0.6
+    """Probability of a changed framing."""
+    zoom: tuple[float, float] = (0.9, 1.15)
+    """Range of the changed framing's scale."""
+    shift: float = 0.04
+    """Largest shift of the framing, frame fractions."""
+    colour: float = 0.8
+    """Probability of a changed tone curve and white balance."""
+    damage: float = 0.6
+    """Probability, each, of noise, blur and JPEG on the encoder's input, halved."""
+    occluder: float = 0.2
+    """Probability of a blob over the encoder's input."""
+
+
+NONE = Augment(0, 0, (1, 1), 0, 0, 0, 0)
+"""No augmentation at all."""
+
+
+def _colour(rng: np.random.Generator) -> tuple[Array, Array]:
+    """A colour matrix (3, 4) and a tone curve (256, 1, 3) of u8."""
+    saturation = float(rng.uniform(0.3, 1.4)) if rng.random() < 0.7 else 1.0
+    luma = np.array([0.299, 0.587, 0.114], np.float32)
+    matrix = saturation * np.eye(3, dtype=np.float32) + (1 - saturation) * luma[None]
+    level = np.linspace(0, 1, 256, dtype=np.float32)[:, None]
+    gain = np.exp(rng.normal(0, 0.08, 3)) * np.exp(rng.normal(0, 0.18))
+    gamma = np.exp(rng.normal(0, 0.2))
+    contrast = np.exp(rng.normal(0, 0.15))
+    curve = (np.clip(level * gain, 0, 1) ** gamma - 0.5) * contrast + 0.5
+    return np.pad(matrix, ((0, 0), (0, 1))), np.clip(curve * 255, 0, 255).astype(np.uint8)[:, None]
+
+
+def _damage(image: Array, rng: np.random.Generator, augment: Augment) -> Array:
+    """Photographic damage and occluders on one u8 image."""
+    chance = augment.damage * 0.5
+    if rng.random() < augment.occluder:
+        image = image.copy()
+        for _ in range(int(rng.integers(1, 3))):
+            centre = (int(rng.uniform(0, 256)), int(rng.uniform(90, 256)))
+            axes = (int(rng.uniform(8, 40)), int(rng.uniform(8, 40)))
+            tint = tuple(int(v) for v in rng.integers(0, 256, 3))
+            cv2.ellipse(image, centre, axes, float(rng.uniform(0, 180)), 0, 360, tint, -1)
+    if rng.random() < chance:
+        small = int(rng.integers(80, 220))
+        image = cv2.resize(image, (small, small), interpolation=cv2.INTER_AREA)
+        image = cv2.resize(image, (256, 256), interpolation=cv2.INTER_LINEAR)
+    if rng.random() < chance:
+        image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.4, 1.6)))
+    if rng.random() < chance:
+        grain = rng.normal(0, rng.uniform(2, 14), image.shape).astype(np.float32)
+        image = np.clip(image + grain, 0, 255).astype(np.uint8)
+    if rng.random() < chance:
+        quality = int(rng.integers(20, 90))
+        code = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+        image = cv2.imdecode(code, cv2.IMREAD_COLOR)
+    return image
+
+
+_MIRROR = load_rig().mirror
+
+
+@dataclass
+class Geometry:
+    """One framing change, shared by all frames of a sample."""
+
+    scale: float = 1.0
+    shift: tuple[float, float] = (0.0, 0.0)
+    mirror: bool = False
+
+    def picture(self, image: Array, nearest: bool = False) -> Array:
+        """Apply to an image or a map, any channels."""
+        if self.scale != 1.0 or self.shift != (0.0, 0.0):
+            side = image.shape[0]
+            offset = [side * (0.5 + s - 0.5 * self.scale) for s in self.shift]
+            # Pixel centres lie half a pixel in.
+            inner = 0.5 * (self.scale - 1)
+            matrix = np.array(
+                [[self.scale, 0, offset[0] + inner], [0, self.scale, offset[1] + inner]]
+            )
+            flags = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
+            image = cv2.warpAffine(
+                image, matrix, (side, side), flags=flags, borderMode=cv2.BORDER_REPLICATE
+            )
+        return np.ascontiguousarray(image[:, ::-1]) if self.mirror else image
+
+    def points(self, keypoints: Array) -> Array:
+        """Apply to keypoints (K, 3)."""
+        out = keypoints * self.scale
+        out[:, :2] = (keypoints[:, :2] - 0.5) * self.scale + 0.5 + np.array(self.shift)
+        if self.mirror:
+            out = out[_MIRROR]
+            out[:, 0] = 1 - out[:, 0]
+        return out.astype(np.float32)
+
+    def flow(self, flow: Array) -> Array:
+        """Apply to a flow field (2, H, W)."""
+        field_ = self.picture(np.ascontiguousarray(flow.astype(np.float32).transpose(1, 2, 0)))
+        field_ = field_ * self.scale
+        if self.mirror:
+            field_[..., 0] *= -1
+        return np.ascontiguousarray(field_.transpose(2, 0, 1))
+
+    def code(self, motion: Array) -> Array:
+        """Apply to a motion code (63,)."""
+        return motion @ MOTION_MIRROR if self.mirror else motion
+
+
+def _side256(image: Array) -> Array:
+    if image.shape[0] == 256:
+        return image
+    return cv2.resize(image, (256, 256), interpolation=cv2.INTER_AREA)
+
+
+def make_sample(
+    person: dict[str, Array], rng: np.random.Generator, drivers: int, augment: Augment
+) -> dict[str, Array]:
+    """One source, ``drivers`` drivers of one person; arrays without batch dimension.
+
+    Returns encoder input ``seen`` and clean ``photo`` (256, 256, 3) u8, ``code`` (63,),
+    ``points`` (K, 3), ``segment`` (64, 64); per driver ``target``, ``motion``, ``target_points``,
+    ``target_segment`` (128, 128), ``flow`` (2, 128, 128), ``visible`` (128, 128); and one more
+    frame for the encoder alone: ``more``, ``more_code``, ``more_points``, ``more_segment``.
+    """
+    pairs = person["pairs"]
+    source = int(pairs[rng.integers(len(pairs)), 1])
+    rows = np.flatnonzero(pairs[:, 1] == source)
+    rows = rng.choice(rows, drivers, replace=len(rows) < drivers)
+    geometry = Geometry()
+    if rng.random() < augment.crop:
+        geometry.scale = float(rng.uniform(*augment.zoom))
+        geometry.shift = tuple(float(v) for v in rng.uniform(-augment.shift, augment.shift, 2))  # type: ignore[assignment]
+    geometry.mirror = bool(rng.random() < augment.mirror)
+    matrix, curve = _colour(rng) if rng.random() < augment.colour else (None, None)
+
+    def picture(index: int) -> Array:
+        image = geometry.picture(_side256(person["image"][index]))
+        if matrix is not None:
+            image = cv2.LUT(cv2.transform(image, matrix), curve)
+        return image
+
+    def points(index: int) -> Array:
+        return geometry.points(person["keypoints"][index].astype(np.float32))
+
+    def segment(index: int) -> Array:
+        return geometry.picture(person["segmentation"][index], nearest=True)
+
+    def code(index: int) -> Array:
+        return geometry.code(person["motion"][index].astype(np.float32))
+
+    frames = [int(pairs[row, 0]) for row in rows]
+    more = int(rng.integers(len(person["image"])))
+    photo = picture(source)
+    return {
+        "photo": photo,
+        "seen": _damage(photo, rng, augment),
+        "code": code(source),
+        "points": points(source),
+        "segment": segment(source)[::2, ::2],
+        "target": np.stack([picture(k) for k in frames]),
+        "motion": np.stack([code(k) for k in frames]),
+        "target_points": np.stack([points(k) for k in frames]),
+        "target_segment": np.stack([segment(k) for k in frames]),
+        "flow": np.stack([geometry.flow(person["flow"][row]) for row in rows]),
+        "visible": np.stack([geometry.picture(person["visible"][row], True) for row in rows]),
+        "more": _damage(picture(more), rng, augment),
+        "more_code": code(more),
+        "more_points": points(more),
+        "more_segment": segment(more)[::2, ::2],
+    }
+
+
+def collate(samples: list[dict[str, Array]]) -> Batch:
+    """Stack samples; pictures stay u8 with channels last until ``to_device``."""
+    return {
+        key: torch.from_numpy(np.ascontiguousarray(np.stack([s[key] for s in samples])))
+        for key in samples[0]
+    }
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """Move a batch; pictures become float 0..1 with channels first, drivers join the batch axis."""
+    out: Batch = {}
+    for key, value in batch.items():
+        value = value.to(device, non_blocking=True)
+        if key in ("photo", "seen", "more", "target"):
+            value = value.float().div_(255)
+            value = value.flatten(0, 1) if key == "target" else value
+            value = value.permute(0, 3, 1, 2)
+        elif key in ("motion", "target_points", "target_segment", "flow", "visible"):
+            value = value.flatten(0, 1)
+        out[key] = value
+    out["visible"] = out["visible"][:, None].float()
+    return out
+
+
+@dataclass
+class People:
+    """All persons of a folder, held in memory and listed again as new ones arrive."""
+
+    folder: Path
+    seed: int = 0
+    drivers: int = 2
+    augment: Augment = field(default_factory=Augment)
+    rank: int = 0
+    """Which part of the persons this process takes, of ``world``."""
+    world: int = 1
+    held: dict[str, dict[str, Array]] = field(default_factory=dict)
+    fixed: list[Path] | None = None
+    """Exactly these persons, instead of the folder's training part."""
+
+    def refresh(self) -> int:
+        """Read persons not held yet; returns how many are held. Half-written files are left."""
+        listed = shards(self.folder) if self.fixed is None else self.fixed
+        for path in listed[self.rank :: self.world]:
+            if path.name not in self.held:
+                try:
+                    self.held[path.name] = load_person(path)
+                except (OSError, EOFError, BadZipFile):
+                    continue
+        return len(self.held)
+
+    def batches(self, sources: int, start: int = 0) -> Iterator[Batch]:
+        """Endless batches of ``sources`` samples; batch ``k`` depends on the seed and ``k``.
+
+        Raises ``UsageError`` when the folder holds no person.
+        """
+        step = start
+        order: list[str] = []
+        while True:
+            rng = np.random.default_rng((self.seed, self.rank, step))
+            samples = []
+            for _ in range(sources):
+                if not order:
+                    if self.refresh() == 0:
+                        raise UsageError(
+                            "no training data",
+                            expected="person_*.npz files numbered below 100000",
+                            got=f"none in {self.folder.name}/",
+                            fix="Make them with `vivant synth people`.",
+                        )
+                    order = [str(name) for name in rng.permutation(sorted(self.held))]
+                samples.append(make_sample(self.held[order.pop()], rng, self.drivers, self.augment))
+            yield collate(samples)
+            step += 1
+
+
+def prefetch(batches: Iterator[Batch], depth: int = 3) -> Iterator[Batch]:
+    """Run an iterator in a thread, at most ``depth`` batches ahead; its errors come through."""
+    ready: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=depth)
+
+    def work() -> None:
+        try:
+            for batch in batches:
+                ready.put(batch)
+        except BaseException as error:
+            ready.put(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    while True:
+        item = ready.get()
+        if isinstance(item, BaseException):
+            raise item
+        yield item

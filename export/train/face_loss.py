@@ -1,0 +1,190 @@
+"""What the face networks are trained for. Every target is exact; no network judges another."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vivant.export.nets.encode import Encode
+from vivant.export.nets.pose import load_rig
+from vivant.export.nets.render import PAINT, Render
+from vivant.export.nets.warp import centres, composite, resize
+
+FRAME = 512
+"""Pixels of the frame in which flow and keypoint errors are stated."""
+CLASS_WEIGHT = (0.3, 1.0, 0.7, 0.4, 2.0, 2.0, 1.5, 0.7)
+"""Importance of background, skin, hair, clothes, eyes, mouth interior, brows, accessories."""
+
+
+class Regions:
+    """Importance of each pixel of a driver, from its segmentation and keypoints."""
+
+    def __init__(self, device: torch.device) -> None:
+        names = load_rig().names
+        self.lips = [k for k, n in enumerate(names) if n.startswith("lip")]
+        self.right, self.left = names.index("pupilRight"), names.index("pupilLeft")
+        self.table = torch.tensor(CLASS_WEIGHT, device=device)
+        weight = torch.ones(len(names), device=device)
+        for k, name in enumerate(names):
+            if name.startswith(("lip", "lid", "pupil", "brow", "nos")):
+                weight[k] = 2.0
+            if name.startswith(("skull", "chest", "shoulder", "sternum", "tongue", "teethLower")):
+                weight[k] = 0.3
+        self.points = weight / weight.mean()
+
+    def blobs(self, points: Tensor, size: int) -> tuple[Tensor, Tensor]:
+        """Soft regions around mouth and eyes, (B, 1, size, size) each, from (B, K, 3)."""
+        grid = centres(size, points)
+        pupils = points[:, [self.right, self.left], :2]
+        ipd = (pupils[:, 0] - pupils[:, 1]).norm(dim=-1)[:, None].clamp_min(0.06)
+
+        def blob(centre: Tensor, wide: float, high: float) -> Tensor:
+            x = (grid - centre[:, 0:1]) / (wide * ipd)
+            y = (grid - centre[:, 1:2]) / (high * ipd)
+            return torch.exp(-0.5 * (x[:, None, :] ** 2 + y[:, :, None] ** 2))[:, None]
+
+        mouth = blob(points[:, self.lips, :2].mean(1), 0.36, 0.3)
+        eyes = torch.maximum(blob(pupils[:, 0], 0.2, 0.14), blob(pupils[:, 1], 0.2, 0.14))
+        return mouth, eyes
+
+    def weight(self, segment: Tensor, mouth: Tensor, eyes: Tensor) -> Tensor:
+        """(B, H, W) classes and soft regions -> (B, 1, H, W) importance."""
+        return self.table[segment.long()][:, None] + 3 * mouth + 3 * eyes
+
+
+def robust(x: Tensor, knee: float) -> Tensor:
+    """Charbonnier penalty: |x| beyond ``knee``, quadratic below."""
+    return torch.sqrt(x * x + knee * knee) - knee
+
+
+def average(x: Tensor, weight: Tensor) -> Tensor:
+    return (x * weight).sum() / weight.expand_as(x).sum().clamp_min(1e-6)
+
+
+def edges(image: Tensor) -> tuple[Tensor, Tensor]:
+    """Horizontal and vertical differences."""
+    return image[..., :, 1:] - image[..., :, :-1], image[..., 1:, :] - image[..., :-1, :]
+
+
+def gradient_l1(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
+    """Difference of image gradients at two scales."""
+    total = a.new_zeros(())
+    for scale in (1, 2):
+        if scale > 1:
+            a, b, weight = (F.avg_pool2d(x, 2) for x in (a, b, weight))
+        (ax, ay), (bx, by) = edges(a), edges(b)
+        total = total + average((ax - bx).abs(), weight[..., :, 1:])
+        total = total + average((ay - by).abs(), weight[..., 1:, :])
+    return total
+
+
+class Result(NamedTuple):
+    """One step's loss and what to log or show."""
+
+    loss: Tensor
+    log: dict[str, Tensor]
+    show: dict[str, Tensor]
+
+
+def encoder_loss(
+    regions: Regions, encode: Encode, seen: Tensor, code: Tensor, points: Tensor, segment: Tensor
+) -> tuple[Tensor, dict[str, Tensor], tuple[Tensor, Tensor, Tensor]]:
+    """Keypoints, own motion, matte and segmentation of the encoder's input."""
+    features, found, motion, logits = encode.analyse(seen)
+    error = (found - points) * FRAME
+    depth = error[..., 2:].abs().mean(-1)
+    plane = torch.sqrt((error[..., :2] ** 2).sum(-1) + 1e-4)
+    keypoint = ((plane + 0.5 * depth) * regions.points).mean()
+    known = robust((motion - code) / encode.scale, 0.1).mean()
+    person = (segment > 0).float()[:, None]
+    matte = F.binary_cross_entropy_with_logits(2 * features[:, 48:49], person)
+    classes = F.cross_entropy(logits.float(), segment.long(), label_smoothing=0.02)
+    loss = 0.15 * keypoint + 3 * known + matte + 0.3 * classes
+    log = {
+        "keypoint_px": (plane * (regions.points > 0.5)).sum()
+        / ((regions.points > 0.5).sum() * len(plane)),
+        "code": known,
+        "matte": matte,
+    }
+    return loss, log, (features, found, motion)
+
+
+def face_loss(
+    regions: Regions, encode: Encode, render: Render, batch: dict[str, Tensor], trust: float
+) -> Result:
+    """The whole loss of one batch (see ``face_data.to_device``).
+
+    ``trust`` is the share of samples rendered from the encoder's own keypoints and motion code
+    rather than the true ones.
+    """
+    sources = len(batch["photo"])
+    seen = torch.cat([batch["seen"], batch["more"]])
+    total, log, (features, found, own) = encoder_loss(
+        regions,
+        encode,
+        seen,
+        torch.cat([batch["code"], batch["more_code"]]),
+        torch.cat([batch["points"], batch["more_points"]]),
+        torch.cat([batch["segment"], batch["more_segment"]]),
+    )
+    believe = torch.rand(sources, device=seen.device) < trust
+    points = torch.where(believe[:, None, None], found[:sources].detach(), batch["points"])
+    code = torch.where(believe[:, None], own[:sources].detach(), batch["code"])
+    # Paint is judged against undamaged pictures, so the photo that paint sees is undamaged too.
+    features = torch.cat([encode.keep(batch["photo"]), features[:sources, 48:]], 1)
+    drivers = len(batch["motion"]) // sources
+    many = [x.repeat_interleave(drivers, 0) for x in (features, points, code, batch["photo"])]
+    features, points, code, photo = many
+    motion = batch["motion"]
+    flow, occlusion, paint, first = render.predict(features, points, code, motion)
+
+    segment, visible, target = batch["target_segment"], batch["visible"], batch["target"]
+    mouth, eyes = regions.blobs(batch["target_points"], 128)
+    weight = regions.weight(segment, mouth, eyes)
+    person = (segment > 0).float()[:, None]
+    shown = visible * weight
+    flow_error = robust((flow - batch["flow"]) * FRAME, 0.5).mean(1, keepdim=True)
+    first_error = robust((first - batch["flow"]) * FRAME, 0.5).mean(1, keepdim=True)
+    flow_loss, first_loss = average(flow_error, shown), average(first_error, shown)
+    rough = sum(e.abs().mean() for e in edges((flow - first) * FRAME))
+
+    out = composite(photo, flow, occlusion, paint)
+    weight256 = resize(weight, PAINT)
+    light = average(robust(out - target, 0.01), weight256)
+    sharp = gradient_l1(out, target, weight256)
+    hidden = resize(1 - visible, PAINT)
+    inside = resize(((segment == 5) | (segment == 4)).float()[:, None], PAINT)
+    close = resize(torch.maximum(mouth, eyes), PAINT)
+    need = torch.clamp(hidden + inside + 0.5 * close, 0, 1) * weight256 + 0.01
+    painted = average(robust(paint - target, 0.01), need) + 0.5 * gradient_l1(paint, target, need)
+    free = 1 - 0.9 * torch.clamp(close + inside, 0, 1)
+    unsure = F.binary_cross_entropy(
+        occlusion.clamp(1e-4, 1 - 1e-4), hidden, weight=free, reduction="mean"
+    )
+    lazy = (occlusion * (1 - hidden) * free).mean()
+    total = total + 0.3 * flow_loss + 0.2 * first_loss + 0.02 * rough
+    total = total + 12 * light + 8 * sharp + 6 * painted + 0.25 * unsure + 0.5 * lazy
+    error = (out - target) ** 2
+    face = resize(((segment != 0) & (segment != 3)).float()[:, None], PAINT)
+    epe = ((flow - batch["flow"]) * FRAME).norm(dim=1, keepdim=True)
+    epe_first = ((first - batch["flow"]) * FRAME).norm(dim=1, keepdim=True)
+    log |= {
+        "flow_px": average(epe, visible * person),
+        "first_px": average(epe_first, visible * person),
+        "photo_l1": light,
+        "psnr_face": -10 * torch.log10(average(error, face)),
+        "psnr_mouth": -10 * torch.log10(average(error, resize(mouth, PAINT))),
+        "psnr_eyes": -10 * torch.log10(average(error, resize(eyes, PAINT))),
+        "occlusion": occlusion.mean(),
+        "loss": total,
+    }
+    show = {"out": out, "flow": flow, "first": first, "occlusion": occlusion, "paint": paint}
+    return Result(total, {k: v.detach() for k, v in log.items()}, show)
+
+
+def finite(module: nn.Module) -> bool:
+    """Whether all parameters are finite."""
+    return all(bool(torch.isfinite(p).all()) for p in module.parameters())
