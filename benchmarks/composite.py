@@ -14,6 +14,8 @@ from vivant.composite import IMPLEMENTATIONS, Compositor, Float, Image
 
 SIZE = 512
 """Side of the portrait, pixels."""
+TURN = 10
+"""Frames that one implementation does before the other takes over."""
 
 
 def scene(seed: int = 0) -> tuple[Image, Float, Float, Float]:
@@ -42,18 +44,18 @@ def _smooth(rng: np.random.Generator, channels: int, size: int) -> np.ndarray:
     return 0.5 + np.stack(waves) / 8
 
 
-def measure(names: Sequence[str], frames: int, warm_up: int = 10) -> dict[str, list[float]]:
+def measure(names: Sequence[str], frames: int) -> dict[str, list[float]]:
     """Milliseconds of each frame by implementation; they take turns, so they share any load."""
     photo, *tensors = scene()
     compositors = {name: Compositor(photo, name) for name in names}
     times: dict[str, list[float]] = {name: [] for name in names}
-    for number in range(warm_up + frames):
+    for _ in range(-(-frames // TURN)):
         for name, compositor in compositors.items():
-            begin = time.perf_counter_ns()
-            compositor(*tensors)
-            elapsed = (time.perf_counter_ns() - begin) / 1e6
-            if number >= warm_up:
-                times[name].append(elapsed)
+            compositor(*tensors)  # warms the caches that the other one has taken
+            for _ in range(TURN):
+                begin = time.perf_counter_ns()
+                compositor(*tensors)
+                times[name].append((time.perf_counter_ns() - begin) / 1e6)
     return times
 
 
@@ -63,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--frames", type=int, default=200, help="frames measured (default: 200)")
     parser.add_argument("--json", action="store_true", help="one line of JSON instead of a table")
     args = parser.parse_args(argv)
-    times = measure(IMPLEMENTATIONS, max(args.frames, 2))
+    times = measure(IMPLEMENTATIONS, max(args.frames, TURN))
     medians = {name: statistics.median(values) for name, values in times.items()}
     p95 = {name: statistics.quantiles(values, n=20)[-1] for name, values in times.items()}
     if args.json:
