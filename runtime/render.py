@@ -17,7 +17,7 @@ from .stats import Stats
 
 Array = NDArray[np.float32]
 Image = NDArray[np.uint8]
-Mark = Callable[[Image], Image]
+Marker = Callable[[Image], Image]
 """Puts the mark (and a label) on a frame: uint8 (H, W, 3) to the same; may work in place."""
 GraphCall = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 
@@ -119,7 +119,7 @@ class Renderer:
         compositor: Compositor,
         *,
         controls: Controls | None = None,
-        marker: Mark | None = None,
+        marker: Marker | None = None,
         stats: Stats | None = None,
     ) -> None:
         self.controls = controls or Controls()

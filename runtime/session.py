@@ -1,0 +1,195 @@
+"""Photo and sound in, frames out: the one pipeline behind the Python API and the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .audio import RATE, AudioSource, stream_audio
+from .bundle import Bundle
+from .composite import Compositor
+from .controls import Controls
+from .errors import BundleError, UsageError
+from .mark import Mark
+from .motion import MotionStream
+from .photo import PhotoSource, load_photo
+from .plan import Plan
+from .portrait import Framing, Portrait, make_portrait
+from .render import Frame, Marker, MotionTrack, Renderer, frame_pts
+from .stats import Stats
+
+Array = NDArray[np.float32]
+
+FPS = (1.0, 120.0)
+"""Lowest and highest frame rate that can be asked for, frames a second."""
+PHOTO_STAGES = ("align", "encode")
+"""Graphs that run once per photo; loaded when the first photo comes."""
+BLOCK = 16 * 640
+"""Samples of sound handed to the motion network at once; frames follow each block."""
+
+
+class Session:
+    """A bundle on this machine's best backends, with one portrait in it.
+
+    Use it as a context manager, or call ``close``. ``stats`` holds the time spent in each stage.
+    """
+
+    def __init__(
+        self, bundle: Bundle, plan: Plan | None = None, *, stats: Stats | None = None
+    ) -> None:
+        self.bundle, self.plan = bundle, plan or Plan()
+        self.stats = stats or Stats()
+        self._graphs: dict[str, Any] = {}
+        self._portrait: Portrait | None = None
+        if bundle.manifest.audio.rate != RATE:
+            raise BundleError(
+                "the bundle listens at another sampling rate",
+                expected=f"{RATE} Hz",
+                got=f"{bundle.manifest.audio.rate} Hz",
+            )
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the graphs and the portrait."""
+        self._graphs.clear()
+        self._portrait = None
+
+    def _graph(self, stage: str) -> Any:
+        """A stage, verified and compiled on first use."""
+        if stage not in self._graphs:
+            with self.stats.stage("load"):
+                graph = self.plan.load(self.bundle, stage)
+            self._graphs[stage] = self.stats.timed(stage, graph)
+        return self._graphs[stage]
+
+    @property
+    def portrait(self) -> Portrait:
+        """The portrait that is animated; raises UsageError when none was given."""
+        if self._portrait is None:
+            raise UsageError("there is no portrait yet", fix="Call use_portrait(photo) first.")
+        return self._portrait
+
+    def use_portrait(self, photo: PhotoSource, *, face: int | None = None) -> Portrait:
+        """Find the face in a photo, align and encode it; ``face`` picks one of several, from 0.
+
+        Raises PhotoError when the photo cannot be read or shows no usable face.
+        """
+        graphs = {name: self._graph(name) for name in PHOTO_STAGES}
+        form = self.bundle.manifest.portrait
+        framing = Framing(form.size, form.eyes, form.interpupillary)
+        self._portrait = make_portrait(load_photo(photo), graphs, framing, face)
+        return self._portrait
+
+    def motion(
+        self, sound: AudioSource, *, controls: Controls | None = None, seed: int = 0
+    ) -> Iterator[Array]:
+        """Motion latents of a recording at 50 Hz, in blocks of (n, 63) as they are computed.
+
+        Frame ``j`` of all blocks has PTS ``320 j`` samples. Raises AudioError when the recording
+        cannot be read.
+        """
+        stream = self._stream(controls, seed)
+        for block in _blocks(sound):
+            yield stream.push(block)
+        yield stream.close()
+
+    def animate(
+        self,
+        sound: AudioSource,
+        *,
+        fps: float = 25,
+        controls: Controls | None = None,
+        seed: int = 0,
+        marker: Marker | None = None,
+    ) -> Iterator[Frame]:
+        """Every frame of the portrait speaking a recording: uint8 (512, 512, 3) with its PTS.
+
+        Never drops a frame; the same arguments give the same frames. ``marker`` replaces the
+        standard mark of AI-generated frames. Raises AudioError and UsageError.
+        """
+        check_fps(fps)
+        portrait = self.portrait
+        renderer = Renderer(
+            self._graph("render"),
+            portrait,
+            Compositor(portrait.photo),
+            controls=controls,
+            marker=marker or Mark(),
+            stats=self.stats,
+        )
+        track = MotionTrack(RATE // self.bundle.manifest.latent.rate)
+        stream = self._stream(controls, seed)
+        number = 0
+        blocks = _blocks(sound)
+        while True:
+            block = next(blocks, None)
+            track.append(stream.close() if block is None else stream.push(block))
+            # The last motion frame stands still until the sound's last sample.
+            end = stream.heard if block is None else min(track.end, stream.heard)
+            while (pts := frame_pts(number, fps)) < end:
+                yield renderer.frame(track, pts)
+                number += 1
+            if block is None:
+                return
+            track.drop(pts)
+
+    def _stream(self, controls: Controls | None, seed: int) -> MotionStream:
+        return MotionStream(
+            self._graph("listen"),
+            self._graph("denoise"),
+            self.bundle.manifest,
+            controls=controls,
+            seed=seed,
+        )
+
+
+def open_session(
+    portrait: PhotoSource | None = None,
+    *,
+    bundle: Bundle | str | None = None,
+    backend: str | None = None,
+    threads: int = 0,
+    face: int | None = None,
+) -> Session:
+    """Open the embedded bundle (or another), on the best backend (or one), with a portrait.
+
+    ``backend``: ``auto``, ``onnxruntime``, ``openvino``, or with a device as ``openvino:GPU``.
+    ``threads``: of each graph, 0 for the vendor's choice. Raises BundleError, BackendError,
+    PhotoError, UsageError.
+    """
+    opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    session = Session(opened, Plan(backend=backend, threads=threads))
+    if portrait is not None:
+        session.use_portrait(portrait, face=face)
+    return session
+
+
+def check_fps(fps: float) -> None:
+    """Raise UsageError unless ``fps`` is a frame rate that can be rendered."""
+    if not FPS[0] <= fps <= FPS[1]:  # also refuses NaN
+        raise UsageError(
+            "the frame rate is out of range",
+            expected=f"{FPS[0]:g} to {FPS[1]:g} frames a second",
+            got=f"{fps:g}",
+        )
+
+
+def _blocks(sound: AudioSource) -> Iterator[Array]:
+    """Sound at 16 kHz in blocks of at most ``BLOCK`` samples, so that frames come steadily."""
+    for decoded in stream_audio(sound):
+        for start in range(0, len(decoded), BLOCK):
+            yield decoded[start : start + BLOCK]
