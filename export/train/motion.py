@@ -79,7 +79,7 @@ def restore(content: dict[str, Any], weights: str = "average") -> tuple[MotionNe
     """The network of a checkpoint with its ``average`` or ``last`` weights, in eval mode."""
     tables = {key: np.asarray(value) for key, value in content["statistics"].items()}
     known = Statistics(**tables)
-    sizes = {
+    sizes: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in content["listen"].items()
     }
@@ -124,8 +124,8 @@ def update_average(average: nn.Module, net: nn.Module, step: int) -> None:
     """Exponential moving average of the weights, 0.999 after a warm-up."""
     keep = min(0.999, (1 + step) / (10 + step))
     with torch.no_grad():
-        slow, fast = list(average.parameters()), list(net.parameters())
-        torch._foreach_lerp_(slow, fast, 1 - keep)
+        for slow, fast in zip(average.parameters(), net.parameters(), strict=True):
+            slow.lerp_(fast, 1 - keep)
 
 
 class Curves:
