@@ -34,7 +34,7 @@ VARIANTS: tuple[str, ...] = tuple(
     m1 m2 m3 m4 m5 m6 m7 f1 f2 f3 f4 Andrea Michael Annie Alex Alicia adam anika antonio
     aunty belinda benjamin boris caleb david edward grandma grandpa gustave iven john klatt klatt2
     klatt4 linda marcelo max michel miguel norbert pablo paul quincy robert sandro shelby steph
-    travis victor zac Gene Mario Mike Hugo Marco Lee Jacky Henrique Diogo
+    travis victor zac whisper whisperf Gene Mario Mike Hugo Marco Lee Jacky Henrique Diogo
     """.split()
 )
 HELD_OUT_VARIANTS: tuple[str, ...] = ("f5", "m8", "ed", "Nguyen", "rob", "steph2", "Andy", "klatt3")
