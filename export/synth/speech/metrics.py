@@ -254,7 +254,10 @@ def head_bands(angle: np.ndarray, rate: float = 50.0) -> np.ndarray:
 def beat_alignment(
     motion: np.ndarray, beats: Sequence[float], rate: float = 50.0, sigma: float = 0.1
 ) -> float:
-    """Mean closeness 0..1 of beats (s) to the nearest rest of the head (Li et al. 2021)."""
+    """Mean closeness 0..1 of beats (s) to the nearest rest of the head (Li et al. 2021).
+
+    Rests are frequent, so compare with the value for random beats.
+    """
     columns = [latent.INDEX[n] for n in ("headPitch", "headYaw", "headRoll")]
     speed = np.linalg.norm(np.diff(motion[:, columns], axis=0), axis=1)
     rests = (np.flatnonzero((speed[1:-1] < speed[:-2]) & (speed[1:-1] <= speed[2:])) + 1) / rate

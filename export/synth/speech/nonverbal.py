@@ -49,7 +49,7 @@ class Behaviour:
     blinks: float = 20.0  # a minute
     distance: float = 1.0  # ratio to the default distance of the head
     head_share: float = 0.3  # share of a gaze shift that the head takes over
-    pitch_gain: float = 0.38  # degrees of nodding per semitone of the voice
+    pitch_gain: float = 0.60  # degrees of nodding per semitone of the voice
     nods: float = 1.0  # gain of the chance of a nod on an accent
     brows: float = 1.0  # gain of brow movement
     posture: tuple[float, float, float] = (0.0, 0.0, 0.0)  # mean pitch, yaw, roll, degrees
@@ -67,7 +67,7 @@ class Behaviour:
             blinks=float(np.clip(rng.lognormal(np.log(19), 0.38), 7, 36)),
             distance=1 + float(rng.normal(0, 0.06)),
             head_share=float(np.clip(rng.normal(0.3, 0.1), 0.05, 0.6)),
-            pitch_gain=float(rng.normal(0.38, 0.22)),
+            pitch_gain=float(rng.normal(0.60, 0.25)),
             nods=float(rng.lognormal(0, 0.3)),
             brows=float(rng.lognormal(0, 0.5)),
             posture=(
