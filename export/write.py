@@ -1,24 +1,90 @@
-"""Write a bundle: all files or none, with a manifest that the runtime has read back."""
+"""Write a bundle: all files or none, with a manifest that the runtime has read back.
+
+    vivant export --face CKPT --motion CKPT --align CKPT --out DIR [--base DIR]
+
+Stages without a checkpoint, and the manifest's head, are taken from the bundle in ``--base``.
+"""
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
 import hashlib
 import io
 import json
 import os
+import sys
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vivant.bundle import FORMAT, MANIFEST, Bundle, Stage
+from vivant import latent
+from vivant.bundle import FORMAT, MANIFEST, STAGES, Bundle, Stage
 from vivant.cache import write_atomic
-from vivant.errors import BundleError, OutputError
+from vivant.controls import CONDITIONS
+from vivant.errors import BundleError, OutputError, UsageError, VivantError
+from vivant.mel import MelSpec
 from vivant.tensor import Array, TensorSpec
+
+UNITS = {
+    "image": "RGB 0..1",
+    "score": "probability",
+    "landmarks": "pixels from the cell's centre, x then y",
+    "portrait": "RGB 0..1",
+    "features": "own",
+    "keypoints": "frame fractions, z toward the camera",
+    "motion": "latent",
+    "source": "latent",
+    "mel": "normalised log power",
+    "state": "own",
+    "state_out": "own",
+    "audio": "own",
+    "noisy": "normalised latent",
+    "previous": "normalised latent",
+    "time": "t, r in 0..1",
+    "conditions": "0 when not given",
+    "cache": "own",
+    "cache_out": "own",
+    "history": "ticks",
+    "velocity": "normalised latent",
+    "flow": "frame fractions, x then y",
+    "occlusion": "weight 0..1",
+    "paint": "RGB 0..1",
+}
+"""Units of the tensors we export, for people; ``own`` means nothing outside the networks."""
+
+PROVENANCE = (
+    {
+        "name": "ICT-FaceKit",
+        "origin": "USC Institute for Creative Technologies",
+        "license": "MIT",
+        "use": "head mesh, identities and expressions of the synthetic people",
+    },
+    {
+        "name": "MakeHuman",
+        "origin": "makehumancommunity.org",
+        "license": "CC0-1.0",
+        "use": "skins, hair, brows and garments of the synthetic people",
+    },
+    {
+        "name": "espeak-ng, Flite, Festival",
+        "origin": "their projects' speech synthesisers",
+        "license": "GPL-3.0-or-later and BSD-like programs; only their audio output was used",
+        "use": "synthetic speech",
+    },
+    {
+        "name": "Public-domain texts",
+        "origin": "United States government, United Nations",
+        "license": "public domain",
+        "use": "what the synthetic speech says",
+    },
+)
+"""What our networks are trained on."""
 
 TOLERANCE = 1e-2
 """Golden error allowed by default, relative to each output's peak."""
@@ -146,3 +212,150 @@ def _npz(data: StageData) -> bytes:
             np.lib.format.write_array(body, np.ascontiguousarray(array), version=(1, 0))
             archive.writestr(zipfile.ZipInfo(f"{name}.npy"), body.getvalue(), zipfile.ZIP_DEFLATED)
     return stream.getvalue()
+
+
+def first_head() -> dict[str, Any]:
+    """The manifest's head of a first bundle, before any network's statistics are known."""
+    audio = dataclasses.asdict(MelSpec())
+    return {
+        "name": "vivant",
+        "version": "0.1.0",
+        "license": "Apache-2.0",
+        "description": "A portrait that speaks: trained on synthetic people and synthetic speech.",
+        "provenance": list(PROVENANCE),
+        "latent": {
+            "kind": "arkit63",
+            "rate": 50,
+            "names": list(latent.NAMES),
+            "units": list(latent.UNITS),
+            "mean": [0.0] * latent.SIZE,
+            "std": [1.0] * latent.SIZE,
+        },
+        "audio": audio | {"mean": [0.0] * audio["mels"], "std": [1.0] * audio["mels"]},
+        "sampler": {"kind": "flow", "schedule": [1.0, 0.5, 0.0], "noise_correlation": 0.0},
+        "conditions": list(CONDITIONS),
+        "portrait": {"size": 512, "eyes": [0.5, 0.42], "interpupillary": 0.165},
+        "keypoints": [],
+    }
+
+
+def based_on(folder: Path) -> tuple[dict[str, Any], dict[str, StageData]]:
+    """Head and stages of the bundle in ``folder``; raises BundleError."""
+    bundle = Bundle.open(folder)
+    head = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    del head["format"], head["stages"]
+    return head, {name: stage_of(bundle, s) for name, s in bundle.manifest.stages.items()}
+
+
+def from_checkpoints(
+    head: dict[str, Any],
+    stages: dict[str, StageData],
+    *,
+    face: Path | None = None,
+    motion: Path | None = None,
+    align: Path | None = None,
+    photos: Sequence[Path] = (),
+    precision: str = "w16",
+) -> None:
+    """Put the checkpoints' stages into ``stages``, and what they say of themselves into ``head``.
+
+    ``photos`` are aligned portraits for the numeric gate and the golden tensors; made-up pictures
+    are used beside them. Raises BundleError when a graph does not compute what its network does.
+    """
+    from vivant.export import examples
+    from vivant.export.to_onnx import to_stage
+
+    pictures = [*map(examples.read_picture, photos), examples.picture(1), examples.picture(2)]
+
+    def add(name: str, module: Any, inputs: Sequence[Mapping[str, Array]]) -> None:
+        stages[name] = to_stage(name, module, inputs, UNITS, precision=precision)
+
+    if align:
+        from vivant.export.train.align import load_align
+
+        add("align", load_align(align), [{"image": picture} for picture in pictures])
+    if face:
+        from vivant.export.nets.pose import load_rig
+        from vivant.export.train.face import load_face
+
+        encode, render = load_face(face)
+        seen, driven = examples.face_examples(encode, pictures)
+        add("encode", encode, seen)
+        add("render", render, driven)
+        head["keypoints"] = list(load_rig().names)
+    if motion:
+        from vivant.export.train.motion import load_motion
+
+        listen, denoise, facts = load_motion(motion)
+        head["latent"] |= facts["latent"]
+        head["audio"] |= facts["audio"]
+        head["sampler"] = facts["sampler"]
+        audio = head["audio"]
+        steps = head["latent"]["rate"] * audio["tick"] // audio["rate"]
+        sizes = {
+            "mel": (1, audio["tick"] // audio["hop"], audio["mels"]),
+            "state": (1, facts["sizes"]["state"]),
+            "noisy": (1, steps * latent.SIZE),
+            "conditions": (1, len(head["conditions"])),
+            "cache": (1, *facts["sizes"]["cache"]),
+        }
+        heard, moved = examples.motion_examples(listen, denoise, sizes)
+        add("listen", listen, heard)
+        add("denoise", denoise, moved)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of ``vivant export``."""
+    result = argparse.ArgumentParser(
+        prog="vivant export", description="Turn checkpoints into a bundle."
+    )
+    result.add_argument("--out", type=Path, required=True, help="folder of the new bundle")
+    result.add_argument("--base", type=Path, help="bundle to take everything else from")
+    result.add_argument("--face", type=Path, help="checkpoint of encode and render")
+    result.add_argument("--motion", type=Path, help="checkpoint of listen and denoise")
+    result.add_argument("--align", type=Path, help="checkpoint of align")
+    result.add_argument(
+        "--photo", type=Path, action="append", default=[], help="aligned portrait for the gate"
+    )
+    result.add_argument(
+        "--precision", choices=("w16", "fp32"), default="w16", help="how weights are stored"
+    )
+    result.add_argument("--version", help="version written into the manifest")
+    result.add_argument("--description", help="description written into the manifest")
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write a bundle from checkpoints; returns the exit code."""
+    args = parser().parse_args(argv)
+    if not (args.face or args.motion or args.align or args.base):
+        raise UsageError("nothing to export", expected="--face, --motion, --align or --base")
+    head, stages = based_on(args.base) if args.base else (first_head(), {})
+    from_checkpoints(
+        head,
+        stages,
+        face=args.face,
+        motion=args.motion,
+        align=args.align,
+        photos=args.photo,
+        precision=args.precision,
+    )
+    head |= {k: v for k in ("version", "description") if (v := getattr(args, k))}
+    bundle = write_bundle(args.out, {n: stages[n] for n in STAGES if n in stages}, head)
+    size = 0
+    for stage in bundle.manifest.stages.values():
+        size += sum(ref.bytes for ref in stage.files)
+        for artifact in stage.artifacts:
+            figures = ", ".join(f"{k} {v:g}" for k, v in artifact.fidelity.items())
+            megabytes = artifact.file.bytes / 1e6
+            print(f"{stage.name:8} {megabytes:6.2f} MB  {figures}", file=sys.stderr)
+    print(f"{bundle.path}: {size / 1e6:.1f} MB", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except VivantError as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        sys.exit(problem.exit_code)

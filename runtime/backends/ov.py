@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ _PRECISIONS = {"fp16": "f16", "bf16": "bf16"}
 
 
 @cache
-def _vendor() -> ModuleType:
+def _vendor() -> Any:
     import openvino
 
     return openvino
