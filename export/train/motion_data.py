@@ -85,7 +85,7 @@ def load_corpus(paths: Iterable[Path]) -> Corpus:
         raise UsageError(
             "no speech shard can be read",
             expected="speech_*.npz files",
-            fix="Make them with: python -m vivant.export.synth.speech",
+            fix="Make them with: python -m vivant.export.synth.speech.shard",
         )
     return Corpus(
         np.concatenate(mel),
