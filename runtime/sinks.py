@@ -86,7 +86,7 @@ def output_kind(path: StrPath) -> str:
             + ("has an unknown extension" if suffix else "has no extension"),
             expected=", ".join(KINDS) + ", a folder (name/) for PNG frames, or - for raw frames",
             got=suffix or "none",
-            fix=f"Try {Path(name).with_suffix('.mp4')}.",
+            fix=f"Try {Path(name or 'talking').with_suffix('.mp4')}.",
         )
     return KINDS[suffix]
 

@@ -338,7 +338,7 @@ def test_a_folder_without_permission_is_refused_at_the_start(
         open_sink(f"{tmp_path}/{name}").open()
 
 
-@pytest.mark.parametrize("name", ["out", "out.", "out.avi", "folder.d/out", ".mp4"])
+@pytest.mark.parametrize("name", ["", "out", "out.", "out.avi", "folder.d/out", ".mp4"])
 def test_extension_decides_and_must_be_known(name: str) -> None:
     """A missing or unknown extension is refused with the list of those that exist."""
     with pytest.raises(OutputError, match=r"\.mp4, \.rgb"):
