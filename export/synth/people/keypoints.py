@@ -156,7 +156,7 @@ class KeypointBasis:
 
 
 def rotations(yaw: Array, pitch: Array, roll: Array) -> Array:
-    """Head rotations Ry(yaw) Rx(-pitch) Rz(-roll): three arrays (...,) of degrees -> (..., 3, 3)."""
+    """Head rotations Ry(yaw) Rx(-pitch) Rz(-roll): arrays (...,) of degrees -> (..., 3, 3)."""
     y, p, r = (np.deg2rad(np.asarray(a, np.float32)) for a in (yaw, -pitch, -roll))
     cy, sy, cp, sp, cr, sr = np.cos(y), np.sin(y), np.cos(p), np.sin(p), np.cos(r), np.sin(r)
     rows = [

@@ -34,6 +34,9 @@ FACE, SCALP, MOUTH, ORBIT, GUM, TONGUE, TOOTH, GLOBE_LEFT, GLOBE_RIGHT, LASH = r
 HAIR, GARMENT, FLYAWAY, FRAME, OCCLUDER = range(10, 15)
 """Material of a triangle; 0..9 come with the head, the others are added to a person."""
 
+INNER = (MOUTH, ORBIT, GUM, TONGUE, TOOTH)
+"""Materials behind lips and lids, which cast no shadow that is seen."""
+
 UNPROVEN = ("afro01", "bob01")
 """Hair whose texture has no provable licence: only the shape is used, with our own strands."""
 
@@ -88,11 +91,13 @@ class Pack:
     def mesh(self, kind: str, name: str) -> tuple[Array, NDArray[np.int64], Array]:
         """Vertices (V, 3), triangles (T, 3), texture coordinates (T, 3, 2) of hair or a garment."""
         key = f"{kind}/{name}/"
-        return (
-            np.asarray(self.tables[key + "v"], np.float32),
-            np.asarray(self.tables[key + "f"], np.int64),
-            np.asarray(self.tables[key + "uv"], np.float32),
-        )
+        if key not in self.cache:
+            self.cache[key] = (
+                np.asarray(self.tables[key + "v"], np.float32),
+                np.asarray(self.tables[key + "f"], np.int64),
+                np.asarray(self.tables[key + "uv"], np.float32),
+            )
+        return self.cache[key]  # type: ignore[return-value]
 
 
 def _dequantised(table: dict[str, NDArray[np.generic]], key: str) -> Array:

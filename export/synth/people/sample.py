@@ -1,0 +1,275 @@
+"""Random adults: which traits a synthetic person has. Drawn from ranges, never from a scan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vivant.export.synth.people.pack import UNPROVEN, Array, Pack
+
+MALE_SKINS = (
+    "young_lightskinned_male",
+    "young_lightskinned_male2",
+    "young_lightskinned_male3",
+    "middleage_lightskinned_male",
+    "middleage_lightskinned_male2",
+    "young_darkskinned_male",
+    "middleage_darkskinned_male",
+    "old_darkskinned_male",
+)
+FEMALE_SKINS = (
+    "young_lightskinned_female2",
+    "young_lightskinned_female3",
+    "middleage_lightskinned_female2",
+)
+HAIR_COLOURS: dict[str, tuple[float, float, float]] = {
+    "black": (0.012, 0.010, 0.009),
+    "dark brown": (0.035, 0.022, 0.014),
+    "brown": (0.075, 0.042, 0.022),
+    "light brown": (0.15, 0.09, 0.05),
+    "blond": (0.34, 0.23, 0.12),
+    "red": (0.20, 0.07, 0.025),
+    "grey": (0.28, 0.27, 0.26),
+    "white": (0.50, 0.49, 0.47),
+}
+IRIS_COLOURS: dict[str, tuple[float, float, float]] = {
+    "brown": (0.16, 0.075, 0.03),
+    "dark": (0.07, 0.035, 0.018),
+    "hazel": (0.20, 0.14, 0.05),
+    "green": (0.16, 0.20, 0.09),
+    "blue": (0.14, 0.24, 0.36),
+    "grey": (0.24, 0.28, 0.31),
+}
+FEMALE_HAIR = (
+    "long01",
+    "long01",
+    "long01",
+    "ponytail01",
+    "ponytail01",
+    "braid01",
+    "short04",
+    "short04",
+    "short01",
+    "short02",
+)
+MALE_HAIR = (*("short01", "short02", "short04") * 4, "short03", "none", "none")
+
+
+@dataclass
+class Glasses:
+    """Spectacle frame: centimetres, and linear RGB."""
+
+    half_width: float
+    half_height: float
+    squareness: float
+    """Exponent of the superellipse: 2 round, 4 nearly rectangular."""
+    tube: float
+    colour: Array
+
+
+@dataclass
+class Traits:
+    """Everything that makes a person, except light, camera and motion. Colours are linear RGB."""
+
+    seed: int
+    female: bool
+    identity: Array
+    """Identity mode coefficients, (100,), unit variance."""
+    axes: Array
+    """Semantic axis coefficients, (A,)."""
+    skins: tuple[str, str]
+    skin_mix: float
+    melanin: float
+    haemoglobin: float
+    blush: float
+    detail: float
+    """Gain of the skin's fine texture."""
+    oily: float
+    liner: float
+    lip_tint: Array
+    lip_dark: float
+    shadow: Array
+    """Eye shadow, log reflectance added around the lids."""
+    freckles: int
+    moles: int
+    brow: str
+    brow_density: float
+    brow_colour: Array
+    hair: str
+    """Style, or ``none``."""
+    hair_colour: Array
+    flyaways: int
+    beard: float
+    beard_length: float
+    beard_density: float
+    iris: tuple[float, float, float]
+    pupil: float
+    sclera: Array
+    tooth: Array
+    gum: Array
+    tongue: Array
+    garment: str
+    garment_tint: Array
+    garment_mix: float
+    """0 keeps the garment's own colours, 1 dyes it."""
+    pattern: float
+    """Strength of the woven stripes or checks."""
+    lash: float
+    lid: float
+    """Resting eyeBlink."""
+    squint: float
+    """Resting eyeSquint."""
+    skew: Array
+    """Left minus right gain of paired shapes, (55,)."""
+    rest: Array
+    """Resting expression without the lids, (55,)."""
+    glasses: Glasses | None
+    microphone: NDArray[np.float32] | None
+    """Position, cm, of a microphone held before the chest or chin; none for most persons."""
+
+
+def hsv(hue: float, saturation: float, value: float) -> Array:
+    """Colour of hue in degrees, saturation and value 0..1, as RGB (3,)."""
+    k = (np.array([5.0, 3.0, 1.0]) + hue / 60.0) % 6.0
+    return (value - value * saturation * np.clip(np.minimum(k, 4 - k), 0, 1)).astype(np.float32)
+
+
+def _colour(rng: np.random.Generator, *ranges: tuple[float, float]) -> Array:
+    return np.array([rng.uniform(*r) for r in ranges], np.float32)
+
+
+def _rest(rng: np.random.Generator) -> Array:
+    from vivant import latent
+
+    rest = np.zeros(55, np.float32)
+    for name, spread in (
+        ("mouthSmile", 0.10),
+        ("mouthFrown", 0.09),
+        ("browDown", 0.10),
+        ("browOuterUp", 0.08),
+        ("mouthPress", 0.07),
+    ):
+        if rng.random() < 0.4:
+            value, tilt = abs(rng.normal(0, spread)), rng.normal(0, 0.25)
+            rest[latent.INDEX[name + "Left"]] = value * (1 + tilt)
+            rest[latent.INDEX[name + "Right"]] = value * (1 - tilt)
+    if rng.random() < 0.3:
+        rest[latent.INDEX["browInnerUp"]] = abs(rng.normal(0, 0.08))
+    return np.clip(rest, 0, 0.3)
+
+
+def _axes(rng: np.random.Generator, pack: Pack, female: bool, tone: str, old: float) -> Array:
+    value = dict.fromkeys(pack.axis_names, 0.0)
+    for name in value:
+        if ":" in name:
+            value[name] = float(rng.normal(0, 0.10))
+    value["male_minus_female"] = -rng.uniform(0.5, 1.05) if female else rng.uniform(0.0, 0.5)
+    if tone == "dark":
+        value["african"] = rng.uniform(0.4, 1.2)
+    elif tone == "mid":
+        name = rng.choice(["asian", "african", "caucasian"], p=[0.6, 0.2, 0.2])
+        value[str(name)] = rng.uniform(0.3, 1.1)
+    else:
+        value[str(rng.choice(["caucasian", "asian"], p=[0.7, 0.3]))] = rng.uniform(0.2, 1.0)
+    value["old"] = old
+    return np.array([value.get(name, 0.0) for name in pack.axis_names], np.float32)
+
+
+def _glasses(rng: np.random.Generator) -> Glasses:
+    dark = rng.random() < 0.7
+    return Glasses(
+        half_width=rng.uniform(2.35, 2.85),
+        half_height=rng.uniform(1.6, 2.3),
+        squareness=rng.uniform(2.0, 4.5),
+        tube=rng.uniform(0.06, 0.19),
+        colour=_colour(rng, *[(0.004, 0.04)] * 3)
+        if dark
+        else hsv(rng.uniform(0, 360), rng.uniform(0, 0.7), rng.uniform(0.1, 0.6)) ** 2.2,
+    )
+
+
+def sample_person(rng: np.random.Generator, pack: Pack) -> Traits:
+    """Draw one adult."""
+    female = bool(rng.random() < 0.5)
+    tone = str(rng.choice(["light", "mid", "dark"], p=[0.42, 0.33, 0.25]))
+    skins = FEMALE_SKINS if female else MALE_SKINS[:5]
+    melanin = rng.uniform(*{"light": (-0.06, 0.12), "mid": (0.18, 0.5), "dark": (0.65, 1.15)}[tone])
+    if tone == "dark" and not female and rng.random() < 0.6:
+        skins, melanin = MALE_SKINS[5:], rng.uniform(-0.45, -0.1)
+    old = max(0.0, rng.normal(-0.1, 0.45))
+    if tone == "light":
+        shares = np.array([0.26, 0.22, 0.18, 0.1, 0.09, 0.06, 0.06, 0.03])
+        if old > 0.4:
+            shares[-2:] += 0.3
+        colour = str(rng.choice(list(HAIR_COLOURS), p=shares / shares.sum()))
+    else:
+        colour = str(rng.choice(["black", "dark brown", "grey"], p=[0.7, 0.22, 0.08]))
+    hair_colour = np.asarray(HAIR_COLOURS[colour], np.float32) * rng.uniform(0.8, 1.2)
+    if female and rng.random() < 0.03:
+        hair_colour = hsv(rng.uniform(0, 360), rng.uniform(0.4, 0.9), rng.uniform(0.3, 0.8)) ** 2.2
+    garments = [c for c in pack.names("cloths") if female == c.startswith("female")]
+    styles = [h for h in (FEMALE_HAIR if female else MALE_HAIR) if h not in UNPROVEN]
+    style = str(rng.choice(styles))
+    if female and rng.random() < 0.05:
+        style = "bob02"  # rare: its fringe hides one eye
+    bearded = not female and rng.random() < 0.55
+    iris_shares = (
+        [0.3, 0.25, 0.15, 0.08, 0.15, 0.07] if tone == "light" else [0.35, 0.62, 0.03, 0, 0, 0]
+    )
+    made_up = female and rng.random() < 0.55
+    return Traits(
+        seed=int(rng.integers(1 << 30)),
+        female=female,
+        identity=rng.normal(0, 0.68 if female else 0.78, 100).astype(np.float32),
+        axes=_axes(rng, pack, female, tone, old),
+        skins=(str(rng.choice(skins)), str(rng.choice(skins))),
+        skin_mix=rng.random(),
+        melanin=float(melanin),
+        haemoglobin=rng.uniform(-0.1, 0.22),
+        blush=rng.uniform(0.05, 0.4) + (0.15 if made_up else 0.0),
+        detail=rng.uniform(0.8, 1.3) + 0.3 * old,
+        oily=rng.uniform(0.2, 1.0),
+        liner=rng.uniform(0.25, 0.7) if made_up else rng.uniform(0, 0.2),
+        lip_tint=_colour(rng, (-0.1, 0.15), (-0.65, 0), (-0.45, 0.05))
+        if made_up
+        else _colour(rng, (-0.05, 0.05), (-0.15, 0.05), (-0.12, 0.05)),
+        lip_dark=rng.uniform(-0.15, 0.25) + (0.2 if tone == "dark" else 0.0),
+        shadow=_colour(rng, (-0.5, 0.1), (-0.6, 0.0), (-0.5, 0.1))
+        if made_up and rng.random() < 0.5
+        else np.zeros(3, np.float32),
+        freckles=int(rng.uniform(20, 260)) if tone == "light" and rng.random() < 0.35 else 0,
+        moles=int(rng.integers(0, 5)),
+        brow=f"eyebrow{rng.choice([1, 1, 2, 4, 8, 8, 9, 9, 10, 11, 12, 12]):03d}",
+        brow_density=rng.uniform(0.9, 1.5),
+        brow_colour=np.minimum(hair_colour * 0.7, 0.16),
+        hair=style,
+        hair_colour=hair_colour.astype(np.float32),
+        flyaways=int(rng.uniform(200, 700)),
+        beard=rng.uniform(0.3, 1.0) if bearded else 0.0,
+        beard_length=rng.uniform(2, 8),
+        beard_density=rng.uniform(0.3, 1.2),
+        iris=IRIS_COLOURS[str(rng.choice(list(IRIS_COLOURS), p=iris_shares))],
+        pupil=rng.uniform(0.26, 0.42),
+        sclera=np.array([0.60, 0.555, 0.52], np.float32)
+        * _colour(rng, (0.92, 1.05), (0.90, 1.05), (0.86, 1.05)),
+        tooth=np.array([0.84, 0.80, 0.72], np.float32)
+        * rng.uniform(0.85, 1.1)
+        * _colour(rng, (1.0, 1.0), (0.95, 1.01), (0.83, 1.05)),
+        gum=np.array([0.50, 0.24, 0.21], np.float32)
+        * _colour(rng, (0.7, 1.1), (0.75, 1.15), (0.75, 1.15)),
+        tongue=np.array([0.47, 0.18, 0.165], np.float32)
+        * _colour(rng, (0.8, 1.15), (0.8, 1.25), (0.8, 1.2)),
+        garment=str(rng.choice(garments)),
+        garment_tint=hsv(rng.uniform(0, 360), rng.uniform(0, 0.7), rng.uniform(0.25, 1.0)),
+        garment_mix=rng.uniform(0.2, 1.0) if rng.random() < 0.75 else 0.0,
+        pattern=rng.uniform(0.05, 0.45) if rng.random() < 0.25 else 0.0,
+        lash=rng.uniform(1.0, 1.7) if female else rng.uniform(0.5, 1.0),
+        lid=rng.uniform(0.03, 0.16),
+        squint=rng.uniform(0, 0.18),
+        skew=rng.normal(0, 0.07, 55).astype(np.float32),
+        rest=_rest(rng),
+        glasses=_glasses(rng) if rng.random() < 0.16 else None,
+        microphone=_colour(rng, (-6, 6), (-17, -9), (12, 17)) if rng.random() < 0.03 else None,
+    )
