@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -77,13 +78,15 @@ class Progress:
 
     def _draw(self) -> None:
         self._drawn = self._clock()
-        bar = ""
-        if self.total:
+        # A line that wraps could not be redrawn: the bar goes first, then the text's end.
+        columns = shutil.get_terminal_size().columns - 1
+        text, bar = self._text()[:columns], ""
+        if self.total and len(text) + WIDTH < columns:
             full = round(WIDTH * min(self.done / self.total, 1))
             bar = self._cells[0] * full + self._cells[1] * (WIDTH - full) + " "
             if self._colour:
                 bar = f"\x1b[36m{bar}\x1b[0m"
-        self._write(f"\r{bar}{self._text()}\x1b[K")
+        self._write(f"\r{bar}{text}\x1b[K")
 
     def _text(self) -> str:
         """``Rendering 120/500 frames, 24%, 31.2/s, 0:12 left``."""

@@ -49,6 +49,19 @@ def test_terminal_redraws_one_line() -> None:
     assert "4/4 frames, 100%" in text
 
 
+@pytest.mark.parametrize("columns", [20, 50, 200])
+def test_line_never_wraps(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    """However narrow the terminal, what is shown fits into one line of it."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("NO_COLOR", "1")
+    stream = _Terminal()
+    with Progress("Rendering", 4, stream=stream, clock=_ticking(1)) as progress:
+        progress.advance()
+    shown = [line.removesuffix("\x1b[K") for line in stream.getvalue().strip().split("\r")]
+    assert max(map(len, shown)) < columns
+    assert ("█" in stream.getvalue()) == (columns == 200)
+
+
 def test_log_gets_few_whole_lines() -> None:
     """Without a terminal there is a line for about every tenth, and no control characters."""
     stream = io.StringIO()
