@@ -153,6 +153,7 @@ def convert(
         )
     assert program is not None
     model = program.model_proto
+    fold_transposes(model)
     strip(model)
     return model
 
@@ -163,6 +164,30 @@ def _quiet() -> Iterator[None]:
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+def fold_transposes(model: onnx.ModelProto) -> None:
+    """Store transposed constants as such.
+
+    OpenVINO 2026.4 on the CPU packs the weights of a matrix product once for each constant, and
+    so multiplies by the wrong one of ``W`` and ``W.T`` when ``W`` is square and both are used.
+    """
+    graph = model.graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    kept = []
+    for node in graph.node:
+        if node.op_type == "Transpose" and node.input[0] in constants:
+            values = numpy_helper.to_array(constants[node.input[0]])
+            order = next((list(a.ints) for a in node.attribute if a.name == "perm"), None)
+            turned = np.ascontiguousarray(np.transpose(values, order))
+            graph.initializer.append(numpy_helper.from_array(turned, node.output[0]))
+        else:
+            kept.append(node)
+    names = {name for node in kept for name in node.input}
+    used = [tensor for tensor in graph.initializer if tensor.name in names]
+    for field, values in ((graph.node, kept), (graph.initializer, used)):
+        del field[:]
+        field.extend(values)
 
 
 def strip(model: onnx.ModelProto) -> None:

@@ -15,12 +15,22 @@ from tiny_bundle import tiny_head, write_tiny_bundle
 from torch import Tensor, nn
 
 from vivant import latent
+from vivant.backends import BACKENDS, Options, Signature, load_backend
 from vivant.bundle import MANIFEST, Bundle
 from vivant.controls import CONDITIONS
 from vivant.errors import BundleError, PhotoError, UsageError
 from vivant.export import examples, to_onnx, write
-from vivant.export.to_onnx import convert, halve_constants, psnr, rounded, serialise, to_stage
+from vivant.export.to_onnx import (
+    convert,
+    fold_transposes,
+    halve_constants,
+    psnr,
+    rounded,
+    serialise,
+    to_stage,
+)
 from vivant.graph import compare, load_graph
+from vivant.tensor import TensorSpec
 
 
 class Listen(nn.Module):
@@ -140,6 +150,25 @@ def test_another_graph_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     with pytest.raises(BundleError, match="not the network that was trained"):
         to_stage("listen", Listen(), EXAMPLES, {})
+
+
+@pytest.mark.parametrize("backend", list(BACKENDS))
+def test_a_matrix_and_its_transpose_stay_apart(backend: str) -> None:
+    """Every backend multiplies by the right one of W and W.T (OpenVINO 2026.4 mixes them up)."""
+    random = np.random.default_rng(0)
+    weights = random.standard_normal((126, 126)).astype(np.float32)
+    model = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["" : 18]>
+        main (float[1, 126] x) => (float[1, 126] a, float[1, 126] b)
+        { a = MatMul(x, w) t = Transpose <perm = [1, 0]> (w) b = MatMul(x, t) }""")
+    model.graph.initializer.append(numpy_helper.from_array(weights, "w"))
+    fold_transposes(model)
+    spec, *outputs = (TensorSpec(name, "float32", (1, 126)) for name in "xab")
+    signature = Signature((spec,), tuple(outputs))
+    graph = load_backend(backend).compile(serialise(model), signature, Options())
+    x = random.standard_normal((1, 126)).astype(np.float32)
+    first, second = graph.run([x])
+    np.testing.assert_allclose(first, x @ weights, atol=1e-3)
+    np.testing.assert_allclose(second, x @ weights.T, atol=1e-3)
 
 
 def test_a_diverged_network_is_refused() -> None:
