@@ -29,7 +29,7 @@ class DenoiseConfig:
 
     latent: int = 126
     """Numbers of a tick: two motion frames of 63."""
-    components: int = 96
+    components: int = 72
     """Principal axes of the innovation that are generated; the rest is predicted."""
     features: int = 192
     """Size of the audio feature."""
@@ -57,7 +57,7 @@ FREQUENCIES = 12
 """Waves of the time embedding, from half a cycle to 16 cycles over 0..1."""
 MIN_STEP = 1e-3
 """Shortest step of the sampler's time."""
-FAR = 8.0
+FAR = 30.0
 """The audio's own reading is clipped to this many deviations of the innovation."""
 
 
@@ -191,7 +191,7 @@ class Innovation(nn.Module):
         self.register_buffer("basis", torch.eye(latent))  # (latent, axis), orthonormal
         self.register_buffer("scale", torch.ones(latent))  # deviation along each axis
         self.register_buffer("pace", torch.ones(latent // 2))  # deviation of a frame's step
-        self.register_buffer("heard", torch.ones(latent))  # 1 for axes that sound determines
+        self.register_buffer("heard", torch.ones(latent))  # trust in the audio's reading
 
     def mean(self, previous: Tensor) -> Tensor:
         """``m``, the prediction of a tick (..., L) from the tick before."""

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from vivant.export.synth.speech import metrics
 from vivant.export.synth.speech.articulation import aperture
+from vivant.export.synth.speech.phones import BILABIALS
 from vivant.export.synth.speech.real import Recording, load_grid, load_real
 from vivant.latent import INDEX
 
@@ -288,7 +289,7 @@ def plot(path: Path, one: Recording, columns: dict[str, Array]) -> None:
             y = aperture(motion) if name == "aperture" else motion[:, INDEX[name]]
             panel.plot(np.arange(len(y)) / RATE, y, lw=1, label=label)
         for phone in one.phones:
-            if phone.name in metrics.BILABIALS:
+            if phone.name in BILABIALS:
                 panel.axvspan(phone.start, phone.end, color="r", alpha=0.15)
         panel.set_ylabel(name)
     panels[0].legend(ncol=len(columns), fontsize=8)

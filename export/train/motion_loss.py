@@ -115,9 +115,11 @@ def corrupt(previous: Tensor, denoise: Denoise, share: float) -> Tensor:
     level = torch.rand(batch, 1, 1, device=device) * (
         torch.rand(batch, 1, 1, device=device) < share
     )
-    quick = (torch.randn_like(previous) * inn.scale) @ inn.basis.T
-    drift = 0.1 * torch.randn(batch, 1, SIZE, device=device).repeat(1, 1, 2)
-    return previous + level * (quick + drift)
+    quick = 0.5 * (torch.randn_like(previous) * inn.scale) @ inn.basis.T
+    # A lasting offset, of both frames of a tick alike, along the axes that motion has.
+    lasting = 3 * (torch.randn(batch, 1, 2 * SIZE, device=device) * inn.scale) @ inn.basis.T
+    lasting = lasting.unflatten(-1, (2, SIZE)).mean(-2).repeat(1, 1, 2)
+    return previous + level * (quick + lasting)
 
 
 def prepare(
@@ -199,6 +201,19 @@ def draw_times(shape: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.where(torch.rand(shape, device=device) < 0.2, torch.rand_like(normal), normal)
 
 
+def draw_steps(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Steps (t, r) of the average velocity, (..., 2); many start from noise or end in the clean.
+
+    From noise to the clean in one step is left to the energy score.
+    """
+    start = draw_times((*shape, 1), device).clamp(min=0.1)
+    start = torch.where(torch.rand_like(start) < 0.4, torch.ones_like(start), start)
+    stop = start * 0.98 * torch.rand_like(start)
+    stop = torch.where(start == 1, stop.clamp(min=0.25), stop)
+    stop = torch.where((start < 1) & (torch.rand_like(stop) < 0.4), torch.zeros_like(stop), stop)
+    return torch.cat([start, stop], -1)
+
+
 def spread_score(a: Tensor, b: Tensor, truth: Tensor, c: Constants) -> Tensor:
     """Energy score (B, T) of two samples (B, T, K) within each group of channels."""
 
@@ -231,9 +246,9 @@ def shortcut(
 
 
 def motion_loss(
-    net: MotionNet, audio: Tensor, example: Example, c: Constants
+    net: MotionNet, audio: Tensor, example: Example, c: Constants, *, jumps: bool = True
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Flow, shortcuts, energy score and lips, from features (B, T, A)."""
+    """Flow, energy score, lips and (with ``jumps``) shortcuts, from features (B, T, A)."""
     denoise, valid = net.denoise, example.valid
     inn = denoise.innovation
     with torch.autocast(audio.device.type, enabled=False):
@@ -243,37 +258,32 @@ def motion_loss(
     context = denoise.context(example.previous, audio, example.conditions)
 
     shape, device = clean.shape[:2], clean.device
-    flow = draw_times((2, *shape, 1), device)  # two noise levels a tick
-    start = draw_times((*shape, 1), device).clamp(min=0.1)
-    start = torch.where(torch.rand_like(start) < 0.4, torch.ones_like(start), start)
-    stop = start * 0.98 * torch.rand_like(start)
-    # From pure noise to the end in one step is the energy score's.
-    stop = torch.where(start == 1, stop.clamp(min=0.25), stop)
-    stop = torch.where((start < 1) & (torch.rand_like(stop) < 0.4), torch.zeros_like(stop), stop)
-    one, none = torch.ones_like(start), torch.zeros_like(start)
-    times = torch.stack(
-        [torch.cat([t, t], -1) for t in flow]
-        + [torch.cat([start, stop], -1)]
-        + [torch.cat([one, none], -1)] * 2
-    )  # (5, B, T, 2)
+    one, none = torch.ones(*shape, 1, device=device), torch.zeros(*shape, 1, device=device)
+    flow = draw_times((*shape, 1), device)
+    pairs = [torch.cat([flow, flow], -1), *[torch.cat([one, none], -1)] * 2]
+    if jumps:
+        pairs.append(draw_steps(shape, device))
+    times = torch.stack(pairs)  # (3 or 4, B, T, 2)
     noise = torch.randn(len(times), *clean.shape, device=device)
     t = times[..., :1]
     z = (1 - t) * clean + t * noise
-    with torch.no_grad():
-        target = shortcut(denoise, z[2], times[2], context, reading)
     ends = denoise.endpoint(z, times, context, reading).float()
 
-    error = ((ends[:2] - clean).square() * c.weight).mean(-1)
-    jump = ((ends[2] - target).square() * c.weight).mean(-1)
+    error = ((ends[0] - clean).square() * c.weight).mean(-1)
     with torch.autocast(audio.device.type, enabled=False):
         gap = mean_over(lips(inn.colour(ends[0], mean), example.motion, c), valid)
     parts = {
         "flow": mean_over(error, valid),
-        "shortcut": mean_over(jump, valid),
-        "energy": mean_over(spread_score(ends[3], ends[4], clean, c), valid),
+        "energy": mean_over(spread_score(ends[1], ends[2], clean, c), valid),
         "closure": gap,
     }
-    total = parts["flow"] + parts["shortcut"] + 0.5 * parts["energy"] + 10 * parts["closure"]
+    total = parts["flow"] + 0.5 * parts["energy"] + 10 * gap
+    if jumps:
+        with torch.no_grad():
+            target = shortcut(denoise, z[3], times[3], context, reading)
+        jump = ((ends[3] - target).square() * c.weight).mean(-1)
+        parts["shortcut"] = mean_over(jump, valid)
+        total = total + parts["shortcut"]
     return total, parts
 
 
