@@ -66,7 +66,7 @@ def sample_background(rng: np.random.Generator, size: int) -> Array:
         for _ in range(5)
     ]
     palette.append(hsv(rng.uniform(0, 360), rng.uniform(0.1, 0.6), rng.uniform(0.1, 0.8)))
-    image = np.ones((small, small, 3), np.float32) * palette[0]
+    image: Array = np.ones((small, small, 3), np.float32) * palette[0]
     if kind == "wall":
         image = _wall(rng, image, xx, yy)
     elif kind == "stripes":

@@ -51,7 +51,7 @@ def fit_teeth(pack: Pack, head: Array) -> Array:
         jaw = pack.expressions[latent.INDEX["jawOpen"]][inside, 1]
         drop = np.where(jaw < -0.3, LOWER_DROP, UPPER_DROP).astype(np.float32)
         pack.cache["teeth"] = (near, inside, front, drop)
-    near, inside, front, drop = pack.cache["teeth"]  # type: ignore[misc]
+    near, inside, front, drop = pack.cache["teeth"]
     normal = _unit(_face_normals(head, near))
     centre = head[near].mean(1)
     tree = cKDTree(centre)
@@ -78,7 +78,7 @@ def blink_clearance(pack: Pack, head: Array, closed: Array, centres: Array, radi
         skin = pack.faces[pack.material == asset.FACE]
         mid = pack.mean[skin].mean(1)
         pack.cache["lids"] = skin[(mid[:, 1] > 1) & (mid[:, 1] < 6.5) & (mid[:, 2] > 6)]
-    skin = pack.cache["lids"]  # type: ignore[assignment]
+    skin = pack.cache["lids"]
     out = np.zeros(2, np.float32)
     for eye, (globe, centre, radius) in enumerate(zip(asset.GLOBES, centres, radii, strict=True)):
         faces = skin[np.linalg.norm(closed[skin].mean(1) - centre, axis=1) < 1.6 * radius]
@@ -101,7 +101,7 @@ def fit_hair(pack: Pack, style: str, change: Array) -> Array:
         distance, j = cKDTree(pack.mean[asset.SKIN]).query(points, k=20)
         weight = np.exp(-((distance / (1.2 * distance[:, :1] + 1.0)) ** 2))
         pack.cache[key] = (j, (weight / weight.sum(1, keepdims=True)).astype(np.float32))
-    j, weight = pack.cache[key]  # type: ignore[misc]
+    j, weight = pack.cache[key]
     outward = _unit(points - np.array([0, 4.0, 0], np.float32))
     lifted = points + outward * 0.12 * (points[:, 1:2] > 2)  # clear of the scalp
     moved = np.einsum("nk,nkc->nc", weight, change[asset.SKIN][j])
@@ -212,7 +212,7 @@ def _garment_table(pack: Pack, name: str, samples: int = 14000) -> _GarmentTable
             normal=_unit((smooth[face] * inside[..., None]).sum(1)).astype(np.float32),
             from_edge=cKDTree(border).query(at)[0].astype(np.float32),
         )
-    return pack.cache[key]  # type: ignore[return-value]
+    return pack.cache[key]
 
 
 def fit_garment(

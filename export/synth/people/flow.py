@@ -79,8 +79,8 @@ def segmentation(person: Person, frame: Frame, cells: int) -> Tensor:
     _, triangle, share, owned = _owners(frame, cells)
     device = triangle.device
     table = torch.zeros(16, dtype=torch.uint8, device=device)
-    for material, label in _CLASS.items():
-        table[material] = label
+    for kind, value in _CLASS.items():
+        table[kind] = value
     material = torch.cat([person.material, person.blended_material])[triangle.clamp(min=0)]
     label = torch.where(owned, table[material], 0)
     uv_all = torch.cat([person.uv, person.blended_uv])

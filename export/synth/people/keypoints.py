@@ -21,14 +21,14 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vivant import latent
 from vivant.export.synth.people import pack as asset
-
-Array = NDArray[np.float32]
+from vivant.export.synth.people.pack import Array
 
 FILE = Path(__file__).resolve().parents[2] / "nets" / "keypoints.npz"
 
@@ -263,7 +263,7 @@ def compute(pack: asset.Pack) -> KeypointBasis:
 
 def save(table: KeypointBasis, path: Path = FILE) -> None:
     """Write the table, with the names and the mirror, as one .npz of half and single floats."""
-    arrays = {f.name: np.asarray(getattr(table, f.name)) for f in fields(table)}
+    arrays: dict[str, Any] = {f.name: np.asarray(getattr(table, f.name)) for f in fields(table)}
     arrays["basis"] = arrays["basis"].astype(np.float16)
     np.savez_compressed(path, names=np.array(NAMES), mirror=np.array(MIRROR, np.int32), **arrays)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,8 @@ from numpy.typing import NDArray
 from vivant import latent
 from vivant.errors import UsageError
 
-Array = NDArray[np.float32]
+Array = NDArray[Any]
+"""float32 unless said; OpenCV's and SciPy's stubs do not carry element types."""
 
 SKIN, SOCKET, EYE_LEFT, EYE_RIGHT = (
     slice(0, 11248),
@@ -70,20 +72,20 @@ class Pack:
     """Material of every triangle, (T,)."""
     uv: Array
     """Texture coordinates per triangle corner, (T, 3, 2), v up."""
-    tables: dict[str, NDArray[np.generic]] = field(repr=False)
+    tables: dict[str, NDArray[Any]] = field(repr=False)
     """Names of the styles and every compressed image, as stored."""
-    cache: dict[str, object] = field(default_factory=dict, repr=False)
+    cache: dict[str, Any] = field(default_factory=dict, repr=False)
     """What is derived from the pack alone and shared by all persons."""
 
     def names(self, kind: str) -> tuple[str, ...]:
         """Styles of one kind: ``hairs``, ``cloths``, ``brows``."""
         return tuple(str(name) for name in self.tables[kind])
 
-    def image(self, key: str) -> NDArray[np.uint8]:
+    def image(self, key: str) -> Array:
         """Decode an image: (H, W), (H, W, 3) RGB or (H, W, 4) RGBA, uint8."""
         import cv2
 
-        pixels = cv2.imdecode(np.asarray(self.tables[key]), cv2.IMREAD_UNCHANGED)
+        pixels: Array = cv2.imdecode(self.tables[key], cv2.IMREAD_UNCHANGED)  # type: ignore[assignment]
         if pixels.ndim == 3:
             pixels = pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
         return np.ascontiguousarray(pixels)
@@ -97,10 +99,10 @@ class Pack:
                 np.asarray(self.tables[key + "f"], np.int64),
                 np.asarray(self.tables[key + "uv"], np.float32),
             )
-        return self.cache[key]  # type: ignore[return-value]
+        return self.cache[key]
 
 
-def _dequantised(table: dict[str, NDArray[np.generic]], key: str) -> Array:
+def _dequantised(table: dict[str, NDArray[Any]], key: str) -> Array:
     scale = np.asarray(table[key + "_s"], np.float32)
     return np.asarray(table[key], np.float32) * scale[:, None, None]
 
@@ -119,7 +121,7 @@ def load(path: str | Path) -> Pack:
             fix="pass its path with --pack",
         )
     with np.load(path) as stored:
-        table: dict[str, NDArray[np.generic]] = {k: stored[k] for k in stored.files}
+        table: dict[str, NDArray[Any]] = {k: stored[k] for k in stored.files}
     if "idm_a" not in table or "exn" not in table:
         raise UsageError(
             "the file is not an asset pack",

@@ -201,7 +201,7 @@ def _head_triangles(pack: Pack) -> tuple[NDArray[np.int64], NDArray[np.int64], A
         depth = pack.mean[pack.faces][..., 2].max(1)
         keep = (pack.material != asset.LASH) & ~((pack.material == asset.TOOTH) & (depth < 6.8))
         pack.cache["head"] = (pack.faces[keep], pack.material[keep], pack.uv[keep])
-    return pack.cache["head"]  # type: ignore[return-value]
+    return pack.cache["head"]
 
 
 def _mouth_light(head: Array, count: int) -> Array:
@@ -278,7 +278,7 @@ def build(
     face, scalp, face_label, scalp_label = textures.skin_textures(pack, traits, texture)
     if "lash" not in pack.cache:
         pack.cache["lash"] = pack.image("mask/lash").astype(np.float32) / 255
-    lash_alpha = np.clip(pack.cache["lash"] * np.float32(traits.lash), 0, 1)  # type: ignore[operator]
+    lash_alpha = np.clip(pack.cache["lash"] * np.float32(traits.lash), 0, 1)
     flat = pack.expressions.reshape(55, -1)
     key = f"expressions@{device}"
     if key not in pack.cache:
@@ -312,7 +312,7 @@ def build(
         hair_alpha=put(alpha),
         hair_tangent=put(_strand_tangent(neutral, hair_faces, hair_uv)),
         garment_texture=put(textures.garment_texture(pack, traits)),
-        expressions=pack.cache[key],  # type: ignore[arg-type]
+        expressions=pack.cache[key],
         rigid=put(rigid),
         carried=put(carried),
         mouth_light=put(_mouth_light(head, len(neutral))),

@@ -376,7 +376,7 @@ def fragments(
             height,
             width,
             capacity,
-        )
+        )  # type: ignore[call-arg]
         if len(pixel) < capacity:
             break
         capacity *= 4

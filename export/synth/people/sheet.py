@@ -82,7 +82,8 @@ def warp_error(shard: Shard, index: int) -> tuple[float, float]:
     mask = cv2.erode(cv2.resize(mask, (size, size), interpolation=0), np.ones((3, 3))) > 0
     warped = correspondence.warp(torch.tensor(images[source]), torch.tensor(dense)).numpy()
     errors = [((a - images[driver])[mask] ** 2).mean() for a in (warped, images[source])]
-    return tuple(float(-10 * np.log10(e + 1e-9)) for e in errors)  # type: ignore[return-value]
+    warped_db, still_db = (float(-10 * np.log10(e + 1e-9)) for e in errors)
+    return warped_db, still_db
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -52,7 +52,7 @@ def mask(pack: Pack, key: str, size: int) -> Array:
         image = pack.image(key)
         image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
         pack.cache[name] = image.astype(np.float32) / 255
-    return pack.cache[name]  # type: ignore[return-value]
+    return pack.cache[name]
 
 
 def _skin(pack: Pack, part: str, name: str, size: int) -> tuple[Array, Array]:
@@ -65,7 +65,7 @@ def _skin(pack: Pack, part: str, name: str, size: int) -> tuple[Array, Array]:
         log = np.log(np.maximum(linear(image.astype(np.float32) / 255), 0.004))
         low = blur(log, 14 * size / 1024)
         pack.cache[key] = (low, log - low)
-    return pack.cache[key]  # type: ignore[return-value]
+    return pack.cache[key]
 
 
 def _spots(rng: np.random.Generator, traits: Traits, size: int) -> Array:
@@ -111,7 +111,7 @@ def _stubble(pack: Pack, traits: Traits, size: int) -> Array:
             )
             cv2.line(hairs, start, stop, float(rng.uniform(0.35, 0.9)), 1, cv2.LINE_AA, 4)
         pack.cache[key] = hairs
-    return pack.cache[key]  # type: ignore[return-value]
+    return pack.cache[key]
 
 
 def _painted_face(pack: Pack, traits: Traits, log: Array, rng: np.random.Generator) -> Array:
@@ -166,7 +166,7 @@ def skin_textures(
         label = np.zeros((s, s), np.uint8)
         if traits.hair != "none":
             cover = mask(pack, f"scalp/{part}_{traits.hair}", s)[..., None] * 0.93
-            grain = rng.normal(0, 1, (s, s)).astype(np.float32)
+            grain: Array = rng.normal(0, 1, (s, s)).astype(np.float32)
             grain = cv2.GaussianBlur(grain, (0, 0), 0.8)[..., None]
             scalp = traits.hair_colour * (0.55 + 0.35 * grain).clip(0.2, 1.2)
             albedo = albedo * (1 - cover) + cover * scalp
@@ -205,12 +205,14 @@ def hair_texture(pack: Pack, traits: Traits) -> tuple[Array, Array]:
         light = np.clip(light / (mean + 1e-4), 0, 4) ** 0.8
         alpha = np.clip((alpha - 0.08) / 0.84, 0, 1)
         pack.cache[key] = (light.astype(np.float32), alpha.astype(np.float32))
-    light, alpha = pack.cache[key]  # type: ignore[misc]
+    light, alpha = pack.cache[key]
     if traits.hair in ("long01", "ponytail01"):  # strands run along v in these two
         rng = np.random.default_rng(traits.seed + 1)
         h, w = light.shape
         for width, length, gain in ((1.5, 60, 0.38), (8, 140, 0.22)):
-            noise = rng.normal(0, 1, (max(4, h // length), int(w / width))).astype(np.float32)
+            noise: Array = rng.normal(0, 1, (max(4, h // length), int(w / width))).astype(
+                np.float32
+            )
             noise = cv2.resize(noise, (w, h), interpolation=cv2.INTER_LINEAR)
             light = light * np.clip(1 + gain * noise / noise.std(), 0.3, 2.2)
     return np.ascontiguousarray(light, np.float32), alpha
@@ -223,7 +225,7 @@ def garment_texture(pack: Pack, traits: Traits) -> Array:
         image = pack.image(f"cloth/{traits.garment}/tex")
         image = cv2.resize(image, (512, 512), interpolation=cv2.INTER_AREA)
         pack.cache[key] = linear(image.astype(np.float32) / 255)
-    colour: Array = pack.cache[key]  # type: ignore[assignment]
+    colour: Array = pack.cache[key]
     light = colour.mean(-1, keepdims=True)
     dyed = light / (light.mean() + 0.05) * 0.22
     colour = colour * (1 - traits.garment_mix) + traits.garment_mix * dyed
