@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -161,9 +162,15 @@ def convert(
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     # The exporter prints its progress and warns of optional packages.
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
 
 
 def fold_transposes(model: onnx.ModelProto) -> None:
