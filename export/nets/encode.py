@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -22,6 +24,23 @@ SEGMENTS = 8
 Encoded = tuple[Tensor, Tensor, Tensor]
 
 
+class Analysis(NamedTuple):
+    """Everything the encoder finds in a portrait."""
+
+    features: Tensor
+    """(B, C, 64, 64)."""
+    keypoints: Tensor
+    """(B, K, 3) frame fractions."""
+    motion: Tensor
+    """(B, 63), not clamped to the latent's range."""
+    segment: Tensor
+    """(B, SEGMENTS, 64, 64) logits."""
+    across: Tensor
+    """(B, K, 64) distribution of each keypoint over the columns."""
+    down: Tensor
+    """(B, K, 64) distribution over the rows."""
+
+
 class Encode(nn.Module):
     """Portrait -> features, keypoints, own motion code.
 
@@ -30,6 +49,15 @@ class Encode(nn.Module):
     offset, so that those outside the frame can be told too.
     """
 
+    scale: Tensor
+    ramp: Tensor
+    order: Tensor
+    shape: Tensor
+    pupils: Tensor
+    neutral: Tensor
+    low: Tensor
+    high: Tensor
+
     def __init__(self, width: int = 48) -> None:
         super().__init__()
         rig = load_rig()
@@ -37,14 +65,14 @@ class Encode(nn.Module):
         w1, w2, w3, w4 = width, 2 * width, int(3.5 * width), 4 * width
         act = nn.LeakyReLU(SLOPE)
         self.stem = nn.Sequential(conv(3, w1 // 2, 5, 2), act, conv(w1 // 2, w1, 3, 2), act)
-        self.level64 = nn.Sequential(Block(w1), Block(w1))
-        self.level32 = nn.Sequential(conv(w1, w2, 3, 2), act, Block(w2), Block(w2), Block(w2))
-        self.level16 = nn.Sequential(conv(w2, w3, 3, 2), act, Block(w3), Block(w3), Block(w3))
+        self.level64 = Block(w1)
+        self.level32 = nn.Sequential(conv(w1, w2, 3, 2), act, Block(w2), Block(w2))
+        self.level16 = nn.Sequential(conv(w2, w3, 3, 2), act, Block(w3), Block(w3))
         self.level8 = nn.Sequential(conv(w3, w4, 3, 2), act, Block(w4), Block(w4))
         self.lift16, self.side16 = conv(w4, w2, 1), conv(w3, w2, 1)
         self.lift32, self.side32 = conv(w2, w2, 3), conv(w2, w2, 1)
         self.lift64, self.side64 = conv(w2, w1, 3), conv(w1, w1, 1)
-        self.mix64 = nn.Sequential(act, Block(w1))
+        self.mix64 = nn.Sequential(act, conv(w1, w1), act)
         self.act = act
         self.heat = conv(w1, self.count, 1)
         self.appearance = conv(w1, PRIOR + LEARNED, 3)
@@ -60,13 +88,17 @@ class Encode(nn.Module):
         self.register_buffer("ramp", ramp)
         self.register_buffer("order", torch.arange(PHOTO).view(16, 3).t().reshape(-1))
         self.register_buffer("shape", torch.from_numpy(rig.neutral.copy())[None] * 0.165)
+        pupils = torch.zeros(2, self.count)
+        pupils[0, rig.names.index("pupilRight")] = pupils[1, rig.names.index("pupilLeft")] = 1
+        self.register_buffer("pupils", pupils)
+        self.register_buffer("neutral", torch.from_numpy(rig.neutral.copy())[None])
         low = [0.0 if unit == "weight" else -60.0 for unit in latent.UNITS]
         high = [1.0 if unit == "weight" else 60.0 for unit in latent.UNITS]
         self.register_buffer("low", torch.tensor([low]))
         self.register_buffer("high", torch.tensor([high]))
 
-    def analyse(self, portrait: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(B, 3, 256, 256) -> features, keypoints, motion (unclamped), segmentation logits."""
+    def analyse(self, portrait: Tensor) -> Analysis:
+        """(B, 3, 256, 256) -> everything, with what only training needs."""
         x = self.stem(portrait - 0.5)
         x64 = self.level64(x)
         x32 = self.level32(x64)
@@ -78,17 +110,25 @@ class Encode(nn.Module):
         batch = portrait.shape[0]
         heat = self.heat(y64).float().reshape(batch, self.count, 64 * 64)
         heat = torch.softmax(heat, -1).reshape(batch, self.count, 64, 64)
-        x_mean = torch.matmul(heat.sum(2), self.ramp)  # (B, K)
-        y_mean = torch.matmul(heat.sum(3), self.ramp)
+        across, down = heat.sum(2), heat.sum(3)  # (B, K, 64)
+        x_mean, y_mean = torch.matmul(across, self.ramp), torch.matmul(down, self.ramp)  # (B, K)
         summary = self.summary(self.squeeze(x8).float().reshape(batch, 32 * 64))
         offset = self.offset(summary).float().reshape(batch, self.count, 3)
         # The centre of mass finds image positions; depth comes from the mean shape.
         depth = self.shape[:, :, 2].expand(batch, -1)
         keypoints = torch.stack([x_mean, y_mean, depth], -1) + 0.1 * offset
-        known = (keypoints.detach() - 0.5).reshape(batch, 3 * self.count) * 8
+        known = self.relative(keypoints.detach()).reshape(batch, 3 * self.count)
         code = self.regress(torch.cat([summary.float(), known], 1)).float() * self.scale
         features = torch.cat([self.keep(portrait), self.appearance(y64).float()], 1)
-        return features, keypoints, code, self.segment(y64)
+        return Analysis(features, keypoints, code, self.segment(y64), across, down)
+
+    def relative(self, keypoints: Tensor) -> Tensor:
+        """How keypoints differ from the mean neutral head of their place and size, (B, K, 3)."""
+        pair = torch.matmul(self.pupils, keypoints)  # (B, 2, 3)
+        gap = pair[:, 1:] - pair[:, :1]
+        size = torch.sqrt((gap * gap).sum(-1, keepdim=True) + 1e-4)
+        middle = 0.5 * (pair[:, :1] + pair[:, 1:])
+        return 3 * ((keypoints - middle) / size - self.neutral)
 
     def keep(self, portrait: Tensor) -> Tensor:
         """The photo as feature channels, (B, 48, 64, 64), in the order of ``pixel_shuffle``."""
@@ -97,5 +137,6 @@ class Encode(nn.Module):
     def forward(self, portrait: Tensor) -> Encoded:
         """portrait (B, 3, 256, 256), RGB 0..1 -> features (B, C, 64, 64), keypoints (B, K, 3) in
         frame fractions, the photo's own motion (B, 63)."""
-        features, keypoints, code, _ = self.analyse(portrait)
-        return features, keypoints, torch.maximum(torch.minimum(code, self.high), self.low)
+        found = self.analyse(portrait)
+        motion = torch.maximum(torch.minimum(found.motion, self.high), self.low)
+        return found.features, found.keypoints, motion

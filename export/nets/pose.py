@@ -121,6 +121,13 @@ def _project(points: Tensor, size: Tensor) -> Tensor:
 class Poser(nn.Module):
     """Pose keypoints and interpolate them into dense maps. No input of it is learned but widths."""
 
+    delta: Tensor
+    weight: Tensor
+    offset: Tensor
+    pupils: Tensor
+    groups: Tensor
+    shown: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         rig = load_rig()

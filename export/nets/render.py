@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vivant.export.nets.encode import LEARNED, PHOTO, PRIOR
-from vivant.export.nets.layers import SLOPE, Block, Steered, conv, fold, quiet, upsample
+from vivant.export.nets.layers import SLOPE, Steered, conv, fold, quiet, upsample
 from vivant.export.nets.mirror import MOTION_MIRROR
 from vivant.export.nets.pose import SCALE, Posed, Poser, load_rig
 from vivant.export.nets.warp import centres, resize, sample
@@ -69,15 +69,26 @@ def first_flow(
     return First(flow, maps, local, heats)
 
 
+def start_shut(layer: nn.Conv2d) -> None:
+    """Initial output of a painter's last layer: little weight, and the photo's own colour."""
+    bias = torch.zeros(20)
+    bias[:4], bias[4:8] = REST, 1.0
+    layer.bias = nn.Parameter(bias)
+
+
 class Painter(nn.Module):
     """Close-up painter of one window: premultiplied RGB and its weight.
 
     A window is square, travels rigidly with the head and is sampled in its own resolution.
     """
 
-    def __init__(self, size: int, half: float, lower: float, width: int) -> None:
+    ramp: Tensor
+    taper: Tensor
+    place: Tensor
+
+    def __init__(self, size: int, radius: float, lower: float, width: int) -> None:
         super().__init__()
-        self.size, self.half, self.lower = size, half, lower
+        self.size, self.radius, self.lower = size, radius, lower
         names = load_rig().names
         self.mix = nn.Parameter(0.3 * torch.randn(HEATS, len(names)))
         ramp = (torch.arange(size, dtype=torch.float32) + 0.5) / size * 2 - 1
@@ -96,13 +107,11 @@ class Painter(nn.Module):
         self.last = Steered(width, CODE)
         self.leave = conv(width, 5 * 4)
         quiet(self.leave, 0.3)
-        with torch.no_grad():
-            self.leave.bias[:4] = REST
-            self.leave.bias[4:8] = 1.0
+        start_shut(self.leave)
 
     def axes(self, centre: Tensor, size: Tensor, side: Tensor) -> tuple[Tensor, Tensor]:
         """Frame coordinates of the window's columns and rows; ``side`` -1 mirrors it."""
-        half = self.half * size[:, :, 0]
+        half = self.radius * size[:, :, 0]
         xs = centre[:, 0:1] + side * half * self.ramp
         ys = centre[:, 1:2] + half * (self.ramp + self.lower)
         return xs, ys
@@ -129,7 +138,7 @@ class Painter(nn.Module):
 
         (B, C, n, n) -> (B, C, PAINT, PAINT)
         """
-        half = self.half * size[:, :, 0]  # (B, 1)
+        half = self.radius * size[:, :, 0]  # (B, 1)
         grid = centres(PAINT, window)
         u = (grid - centre[:, 0:1]) / half * side
         v = (grid - centre[:, 1:2]) / half - self.lower
@@ -142,7 +151,11 @@ class Painter(nn.Module):
 class Render(nn.Module):
     """Features, keypoints, own code, driven code -> flow, occlusion, paint."""
 
-    def __init__(self, width: int = 56) -> None:
+    mirror: Tensor
+    swap: Tensor
+    scale: Tensor
+
+    def __init__(self, width: int = 48) -> None:
         super().__init__()
         rig = load_rig()
         self.poser = Poser()
@@ -156,7 +169,6 @@ class Render(nn.Module):
         self.steer = nn.Sequential(nn.Linear(126, CODE), act, nn.Linear(CODE, CODE), act)
         inputs = LEARNED + 12 + 5 + 3 + 2 + 2 + HEATS
         self.enter = conv(inputs, w1)
-        self.level64 = Block(w1)
         self.down32 = conv(w1, w2, 3, 2)
         self.level32 = nn.ModuleList([Steered(w2, CODE) for _ in range(2)])
         self.down16 = conv(w2, w3, 3, 2)
@@ -171,9 +183,7 @@ class Render(nn.Module):
         self.blend = conv(16 + 3 + 2, 24)
         self.leave = conv(24, 5 * 4)
         quiet(self.leave, 0.3)
-        with torch.no_grad():
-            self.leave.bias[:4] = REST
-            self.leave.bias[4:8] = 1.0
+        start_shut(self.leave)
         self.mouth = Painter(64, 0.68, 0.2, 40)
         self.eye = Painter(40, 0.36, 0.0, 24)
 
@@ -208,7 +218,7 @@ class Render(nn.Module):
         appearance = sample(features[:, PHOTO + PRIOR :], flow64)
         maps = torch.cat([first.maps, first.local, matte, still, flow * 8, first.heats], 1)
         x = torch.cat([appearance, fold(shown - 0.5), F.avg_pool2d(maps, 2)], 1)
-        x64 = self.level64(self.act(self.enter(x)))
+        x64 = self.act(self.enter(x))
         x32 = self.act(self.down32(x64))
         for block in self.level32:
             x32 = block(x32, code)

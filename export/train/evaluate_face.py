@@ -95,13 +95,15 @@ def held_out(encode: Encode, render: Render, files: list[Path], seed: int) -> di
         batch = to_device(collate([sample]), torch.device("cpu"))
         with torch.no_grad():
             features, points, own = encode(batch["photo"])
-            many = [x.expand(len(batch["motion"]), *x.shape[1:]) for x in (features, points, own)]
-            flow, occlusion, paint, first = render.predict(*many, batch["motion"])
+            count = len(batch["motion"])
+            looks = features.expand(count, -1, -1, -1)
+            places, owned = points.expand(count, -1, -1), own.expand(count, -1)
+            flow, occlusion, paint, first = render.predict(looks, places, owned, batch["motion"])
             photo = batch["photo"].expand(len(flow), -1, -1, -1)
             out = composite(photo, flow, occlusion, paint)
             still = composite(batch["photo"], *render(features, points, own, own))
-            middle = (many[2] + batch["motion"]) / 2
-            half = composite(photo, *render(*many, middle))
+            middle = (owned + batch["motion"]) / 2
+            half = composite(photo, *render(looks, places, owned, middle))
         flickers.append(float((photo - 2 * half + out).abs().mean()) * 255)
         owns.append(psnr(float(((still - batch["photo"]) ** 2).mean()), 1))
         keypoints.append(

@@ -4,8 +4,8 @@
     torchrun --nproc-per-node 8 -m vivant.export.train.face --data DIR --out RUN
 
 Writes ``checkpoint.pt``, ``curves.csv``, ``curves.png`` and ``sheet.png`` into RUN every few
-minutes. The learning rate follows the share of the minutes that is spent, so a run of any length
-ends with a small one; ``--resume`` continues where the checkpoint stopped.
+minutes. The learning rate follows the share of the minutes that is spent, so that a run of any
+length ends with a small one; ``--resume`` continues where the checkpoint stopped.
 """
 
 from __future__ import annotations
@@ -83,9 +83,10 @@ def example_inputs() -> dict[str, tuple[Tensor, ...]]:
 
 
 def rate(progress: float, peak: float) -> float:
-    """Learning rate at a share of the run: short warm-up, cosine to a twentieth of the peak."""
-    warm = min(1.0, progress / 0.01 + 0.02)
-    return peak * warm * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+    """Learning rate at a share of the run: warm-up, hold, cosine to a twentieth of the peak."""
+    warm = min(1.0, progress / 0.02 + 0.02)
+    late = max(0.0, min(1.0, (progress - 0.5) / 0.5))
+    return peak * warm * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * late)))
 
 
 def save(path: Path, state: dict[str, object]) -> None:
@@ -140,7 +141,8 @@ def train(options: argparse.Namespace) -> None:
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
     Conv.reduced = options.bfloat16
-    face = Face().to(device=device, memory_format=torch.channels_last)
+    face = Face().to(device)
+    face.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = copy.deepcopy(face).requires_grad_(False)
     groups = [list(face.encode.parameters()), list(face.render.parameters())]
     optimiser = torch.optim.AdamW(
@@ -160,7 +162,14 @@ def train(options: argparse.Namespace) -> None:
             spent = stored["spent"]
         step = stored["step"]
     torch.manual_seed(options.seed + 1000 * rank + step)
-    people = People(Path(options.data), options.seed, options.drivers, rank=rank, world=world)
+    people = People(
+        Path(options.data),
+        options.seed,
+        options.drivers,
+        extra=options.extra,
+        rank=rank,
+        world=world,
+    )
     regions = Regions(device)
     sums: dict[str, float] = defaultdict(float)
     limit = options.minutes * 60
@@ -195,7 +204,7 @@ def train(options: argparse.Namespace) -> None:
             row = {"step": float(step), "minutes": spent / 60, **sums}
             face_sheet.append_row(out / "curves.csv", row)
             line = " ".join(f"{name} {value:.4g}" for name, value in row.items())
-            print(f"{line} persons {len(people.held)}", file=sys.stderr, flush=True)
+            print(f"{line} persons {people.known}", file=sys.stderr, flush=True)
             sums.clear()
         if rank == 0 and time.monotonic() - saved > options.save_seconds:
             saved = time.monotonic()
@@ -229,7 +238,7 @@ def finish(
     with contextlib.suppress(ImportError):
         if (out / "curves.csv").exists():
             face_sheet.plot_curves(out / "curves.csv", out / "curves.png")
-    row = check(average, Path(options.data), device, out)
+    row = check(average, Path(options.held_out or options.data), device, out)
     face_sheet.append_row(out / "held_out.csv", {"step": float(step), "minutes": spent / 60, **row})
     shown = " ".join(f"{name} {value:.4g}" for name, value in row.items())
     print(f"checkpoint at step {step}: {shown}", file=sys.stderr, flush=True)
@@ -239,6 +248,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Command line of the face training; see the module."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--data", required=True, help="folder of person_*.npz")
+    parser.add_argument("--held-out", help="folder of held-out persons (default: --data)")
     parser.add_argument("--out", required=True, help="folder of this run")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out")
     parser.add_argument(
@@ -251,8 +261,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--sources", type=int, default=6, help="source photos a batch")
+    parser.add_argument("--sources", type=int, default=4, help="source photos a batch")
     parser.add_argument("--drivers", type=int, default=2, help="driven frames a source")
+    parser.add_argument("--extra", type=int, default=2, help="further encoder frames a source")
     parser.add_argument("--rate", type=float, default=8e-4, help="peak learning rate")
     parser.add_argument(
         "--trust-steps",

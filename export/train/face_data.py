@@ -125,7 +125,8 @@ def _damage(image: Array, rng: np.random.Generator, augment: Augment) -> Array:
     if rng.random() < chance:
         quality = int(rng.integers(20, 90))
         code = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-        image = cv2.imdecode(code, cv2.IMREAD_COLOR)
+        decoded = cv2.imdecode(code, cv2.IMREAD_COLOR)
+        image = image if decoded is None else decoded
     return image
 
 
@@ -185,14 +186,18 @@ def _side256(image: Array) -> Array:
 
 
 def make_sample(
-    person: dict[str, Array], rng: np.random.Generator, drivers: int, augment: Augment
+    person: dict[str, Array],
+    rng: np.random.Generator,
+    drivers: int,
+    augment: Augment,
+    extra: int = 1,
 ) -> dict[str, Array]:
     """One source, ``drivers`` drivers of one person; arrays without batch dimension.
 
     Returns encoder input ``seen`` and clean ``photo`` (256, 256, 3) u8, ``code`` (63,),
     ``points`` (K, 3), ``segment`` (64, 64); per driver ``target``, ``motion``, ``target_points``,
-    ``target_segment`` (128, 128), ``flow`` (2, 128, 128), ``visible`` (128, 128); and one more
-    frame for the encoder alone: ``more``, ``more_code``, ``more_points``, ``more_segment``.
+    ``target_segment`` (128, 128), ``flow`` (2, 128, 128), ``visible`` (128, 128); and ``extra``
+    frames for the encoder alone: ``more``, ``more_code``, ``more_points``, ``more_segment``.
     """
     pairs = person["pairs"]
     source = int(pairs[rng.integers(len(pairs)), 1])
@@ -207,7 +212,7 @@ def make_sample(
 
     def picture(index: int) -> Array:
         image = geometry.picture(_side256(person["image"][index]))
-        if matrix is not None:
+        if matrix is not None and curve is not None:
             image = cv2.LUT(cv2.transform(image, matrix), curve)
         return image
 
@@ -221,7 +226,7 @@ def make_sample(
         return geometry.code(person["motion"][index].astype(np.float32))
 
     frames = [int(pairs[row, 0]) for row in rows]
-    more = int(rng.integers(len(person["image"])))
+    more = [int(k) for k in rng.choice(len(person["image"]), extra)]
     photo = picture(source)
     return {
         "photo": photo,
@@ -235,10 +240,10 @@ def make_sample(
         "target_segment": np.stack([segment(k) for k in frames]),
         "flow": np.stack([geometry.flow(person["flow"][row]) for row in rows]),
         "visible": np.stack([geometry.picture(person["visible"][row], True) for row in rows]),
-        "more": _damage(picture(more), rng, augment),
-        "more_code": code(more),
-        "more_points": points(more),
-        "more_segment": segment(more)[::2, ::2],
+        "more": np.stack([_damage(picture(k), rng, augment) for k in more]),
+        "more_code": np.stack([code(k) for k in more]),
+        "more_points": np.stack([points(k) for k in more]),
+        "more_segment": np.stack([segment(k)[::2, ::2] for k in more]),
     }
 
 
@@ -257,9 +262,9 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
         value = value.to(device, non_blocking=True)
         if key in ("photo", "seen", "more", "target"):
             value = value.float().div_(255)
-            value = value.flatten(0, 1) if key == "target" else value
+            value = value.flatten(0, 1) if key in ("target", "more") else value
             value = value.permute(0, 3, 1, 2)
-        elif key in ("motion", "target_points", "target_segment", "flow", "visible"):
+        elif key not in ("code", "points", "segment"):
             value = value.flatten(0, 1)
         out[key] = value
     out["visible"] = out["visible"][:, None].float()
@@ -268,51 +273,57 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 
 @dataclass
 class People:
-    """All persons of a folder, held in memory and listed again as new ones arrive."""
+    """The persons of a folder, listed again every epoch as new ones arrive, read when drawn."""
 
     folder: Path
     seed: int = 0
     drivers: int = 2
     augment: Augment = field(default_factory=Augment)
+    extra: int = 1
+    """Further frames of each sample's person for the encoder."""
     rank: int = 0
     """Which part of the persons this process takes, of ``world``."""
     world: int = 1
-    held: dict[str, dict[str, Array]] = field(default_factory=dict)
     fixed: list[Path] | None = None
     """Exactly these persons, instead of the folder's training part."""
+    known: int = 0
+    """How many persons the last listing found."""
 
-    def refresh(self) -> int:
-        """Read persons not held yet; returns how many are held. Half-written files are left."""
-        listed = shards(self.folder) if self.fixed is None else self.fixed
-        for path in listed[self.rank :: self.world]:
-            if path.name not in self.held:
-                try:
-                    self.held[path.name] = load_person(path)
-                except (OSError, EOFError, BadZipFile):
-                    continue
-        return len(self.held)
+    def listed(self) -> list[Path]:
+        """This process's persons as of now."""
+        everyone = shards(self.folder) if self.fixed is None else self.fixed
+        return everyone[self.rank :: self.world]
 
     def batches(self, sources: int, start: int = 0) -> Iterator[Batch]:
-        """Endless batches of ``sources`` samples; batch ``k`` depends on the seed and ``k``.
+        """Endless batches of ``sources`` samples; what is drawn depends on the seed, the step
+        and the persons that exist. A half-written file is passed over.
 
-        Raises ``UsageError`` when the folder holds no person.
+        Raises ``UsageError`` when the folder holds no person that can be read.
         """
         step = start
-        order: list[str] = []
+        order: list[Path] = []
         while True:
             rng = np.random.default_rng((self.seed, self.rank, step))
-            samples = []
-            for _ in range(sources):
+            samples: list[dict[str, Array]] = []
+            failures = 0
+            while len(samples) < sources:
                 if not order:
-                    if self.refresh() == 0:
-                        raise UsageError(
-                            "no training data",
-                            expected="person_*.npz files numbered below 100000",
-                            got=f"none in {self.folder.name}/",
-                            fix="Make them with `vivant synth people`.",
-                        )
-                    order = [str(name) for name in rng.permutation(sorted(self.held))]
-                samples.append(make_sample(self.held[order.pop()], rng, self.drivers, self.augment))
+                    found = self.listed()
+                    self.known = len(found)
+                    order = [found[k] for k in rng.permutation(len(found))]
+                if not order or failures > 100:
+                    raise UsageError(
+                        "no training data",
+                        expected="person_*.npz files numbered below 100000",
+                        got=f"none readable in {self.folder.name}/",
+                        fix="Make them with `vivant synth people`.",
+                    )
+                try:
+                    person = load_person(order.pop())
+                except (OSError, EOFError, BadZipFile):
+                    failures += 1
+                    continue
+                samples.append(make_sample(person, rng, self.drivers, self.augment, self.extra))
             yield collate(samples)
             step += 1
 

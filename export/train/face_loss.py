@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vivant.export.nets.encode import Encode
+from vivant.export.nets.encode import PHOTO, Analysis, Encode
 from vivant.export.nets.pose import load_rig
 from vivant.export.nets.render import PAINT, Render
 from vivant.export.nets.warp import centres, composite, resize
@@ -89,27 +89,43 @@ class Result(NamedTuple):
     show: dict[str, Tensor]
 
 
+def spread_loss(found: Analysis, points: Tensor) -> Tensor:
+    """Cross entropy of the keypoints' column and row distributions against narrow Gaussians.
+
+    It finds the right cell long before the centre of mass does; points outside count nothing.
+    """
+    cells = 64
+    grid = torch.arange(cells, device=points.device) + 0.5
+    inside = ((points[..., :2] > 0) & (points[..., :2] < 1)).all(-1)  # (B, K)
+    total = points.new_zeros(())
+    for axis, got in ((0, found.across), (1, found.down)):
+        target = torch.exp(-0.5 * (grid - points[..., axis : axis + 1] * cells) ** 2)
+        target = target / target.sum(-1, keepdim=True).clamp_min(1e-6)
+        total = total - ((target * torch.log(got + 1e-5)).sum(-1) * inside).mean()
+    return total
+
+
 def encoder_loss(
     regions: Regions, encode: Encode, seen: Tensor, code: Tensor, points: Tensor, segment: Tensor
-) -> tuple[Tensor, dict[str, Tensor], tuple[Tensor, Tensor, Tensor]]:
+) -> tuple[Tensor, dict[str, Tensor], Analysis]:
     """Keypoints, own motion, matte and segmentation of the encoder's input."""
-    features, found, motion, logits = encode.analyse(seen)
-    error = (found - points) * FRAME
+    found = encode.analyse(seen)
+    error = (found.keypoints - points) * FRAME
     depth = error[..., 2:].abs().mean(-1)
     plane = torch.sqrt((error[..., :2] ** 2).sum(-1) + 1e-4)
     keypoint = ((plane + 0.5 * depth) * regions.points).mean()
-    known = robust((motion - code) / encode.scale, 0.1).mean()
+    known = robust((found.motion - code) / encode.scale, 0.1).mean()
     person = (segment > 0).float()[:, None]
-    matte = F.binary_cross_entropy_with_logits(2 * features[:, 48:49], person)
-    classes = F.cross_entropy(logits.float(), segment.long(), label_smoothing=0.02)
-    loss = 0.15 * keypoint + 3 * known + matte + 0.3 * classes
+    matte = F.binary_cross_entropy_with_logits(2 * found.features[:, PHOTO : PHOTO + 1], person)
+    classes = F.cross_entropy(found.segment.float(), segment.long(), label_smoothing=0.02)
+    loss = 0.15 * keypoint + 3 * known + matte + 0.3 * classes + 0.3 * spread_loss(found, points)
     log = {
         "keypoint_px": (plane * (regions.points > 0.5)).sum()
         / ((regions.points > 0.5).sum() * len(plane)),
         "code": known,
         "matte": matte,
     }
-    return loss, log, (features, found, motion)
+    return loss, log, found
 
 
 def face_loss(
@@ -122,7 +138,7 @@ def face_loss(
     """
     sources = len(batch["photo"])
     seen = torch.cat([batch["seen"], batch["more"]])
-    total, log, (features, found, own) = encoder_loss(
+    total, log, found = encoder_loss(
         regions,
         encode,
         seen,
@@ -131,10 +147,13 @@ def face_loss(
         torch.cat([batch["segment"], batch["more_segment"]]),
     )
     believe = torch.rand(sources, device=seen.device) < trust
-    points = torch.where(believe[:, None, None], found[:sources].detach(), batch["points"])
-    code = torch.where(believe[:, None], own[:sources].detach(), batch["code"])
+    points = torch.where(
+        believe[:, None, None], found.keypoints[:sources].detach(), batch["points"]
+    )
+    code = torch.where(believe[:, None], found.motion[:sources].detach(), batch["code"])
     # Paint is judged against undamaged pictures, so the photo that paint sees is undamaged too.
-    features = torch.cat([encode.keep(batch["photo"]), features[:sources, 48:]], 1)
+    learned = found.features[:sources, PHOTO:]
+    features = torch.cat([encode.keep(batch["photo"]), learned], 1)
     drivers = len(batch["motion"]) // sources
     many = [x.repeat_interleave(drivers, 0) for x in (features, points, code, batch["photo"])]
     features, points, code, photo = many
@@ -167,10 +186,10 @@ def face_loss(
     lazy = (occlusion * (1 - hidden) * free).mean()
     total = total + 0.3 * flow_loss + 0.2 * first_loss + 0.02 * rough
     total = total + 12 * light + 8 * sharp + 6 * painted + 0.25 * unsure + 0.5 * lazy
-    error = (out - target) ** 2
+    error = (out.detach() - target) ** 2
     face = resize(((segment != 0) & (segment != 3)).float()[:, None], PAINT)
-    epe = ((flow - batch["flow"]) * FRAME).norm(dim=1, keepdim=True)
-    epe_first = ((first - batch["flow"]) * FRAME).norm(dim=1, keepdim=True)
+    epe = ((flow.detach() - batch["flow"]) * FRAME).norm(dim=1, keepdim=True)
+    epe_first = ((first.detach() - batch["flow"]) * FRAME).norm(dim=1, keepdim=True)
     log |= {
         "flow_px": average(epe, visible * person),
         "first_px": average(epe_first, visible * person),

@@ -37,8 +37,8 @@ def sample_sheet(batch: dict[str, Tensor], show: dict[str, Tensor], rows: int = 
     first = composite(photo, show["first"], nothing, show["paint"])
     lines = []
     for k in range(0, len(photo), max(1, len(photo) // rows)):
-        cells = (photo[k], batch["target"][k], show["out"][k], first[k])
-        cells += (show["occlusion"][k], show["paint"][k])
+        cells = [photo[k], batch["target"][k], show["out"][k], first[k]]
+        cells += [show["occlusion"][k], show["paint"][k]]
         lines.append(np.concatenate([picture(cell) for cell in cells], 1))
     return np.concatenate(lines[:rows], 0)
 
