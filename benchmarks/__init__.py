@@ -1,0 +1,1 @@
+"""Measurements, each a command that prints what it compares side by side, as ratios."""

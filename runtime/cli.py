@@ -1,0 +1,144 @@
+"""The command line: each verb is a stage of the product, text goes to stderr, data to stdout."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+
+from . import animate_cli, bundle_cli, mark_cli
+from .devices import probe
+from .errors import UsageError, VivantError
+
+EXIT_CODES = """\
+exit codes:
+  0  done                        5  the bundle is corrupt or malformed
+  1  a fault in vivant itself    6  no backend can run a stage
+     (detect: no mark found)     7  the output cannot be written
+  2  a flag or argument is wrong 130  stopped with Ctrl-C
+  3  the photo cannot be used    143  stopped by SIGTERM
+  4  the recording cannot be used
+"""
+
+TRAINING = {
+    "train": ("train a network: align, face or motion", "vivant.export.train", ""),
+    "evaluate": ("measure a network: align, face or motion", "vivant.export.train", "evaluate_"),
+}
+"""Verbs of the training side: help, package, prefix of the module that each network has there."""
+
+NETWORKS = ("align", "face", "motion")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    root = argparse.ArgumentParser(
+        prog="vivant",
+        description="Living portraits, on the device: a photo and a recording become a talking "
+        "face. Every output is marked as AI-generated.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    root.add_argument("--version", action="version", version=f"vivant {version('vivant')}")
+    root.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    verbs = root.add_subparsers(dest="verb", metavar="VERB", required=True)
+    animate_cli.add_parser(verbs)
+    bundle_cli.add_parser(verbs)
+    mark_cli.add_parser(verbs)
+    probe.add_parser(verbs)
+    for verb, (text, _, _) in TRAINING.items():
+        sub = verbs.add_parser(verb, help=f"{text} (needs the extras train and export)")
+        sub.add_argument("network", choices=NETWORKS)
+        sub.add_argument("arguments", nargs=argparse.REMAINDER, help="see vivant VERB NETWORK -h")
+        sub.set_defaults(run=_training)
+    for verb, text in (
+        ("distill", "distil the motion network to few sampling steps"),
+        ("export", "turn checkpoints into a bundle"),
+    ):
+        sub = verbs.add_parser(verb, help=f"{text} (needs the extra export)", add_help=False)
+        sub.add_argument("arguments", nargs=argparse.REMAINDER)
+        sub.set_defaults(run=_export)
+    return root
+
+
+def _training(args: argparse.Namespace) -> int:
+    _, package, prefix = TRAINING[args.verb]
+    return _delegate(f"{package}.{prefix}{args.network}", args.arguments)
+
+
+def _export(args: argparse.Namespace) -> int:
+    module = {"distill": "vivant.export.train.distill", "export": "vivant.export.write"}
+    return _delegate(module[args.verb], args.arguments)
+
+
+def _delegate(module: str, arguments: Sequence[str]) -> int:
+    """Run ``main(argv)`` of a module whose libraries the base install does not bring."""
+    try:
+        loaded = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("vivant"):
+            raise
+        raise UsageError(
+            f"this verb needs {error.name}, which is not installed",
+            fix='Run: pip install "vivant[train,export]"',
+        ) from error
+    return int(loaded.main(list(arguments)) or 0)
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which then cleans up just as Ctrl-C does."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python sets handlers in the main thread alone.
+        return
+
+    def stop(number: int, frame: object) -> None:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code."""
+    args = parser().parse_args(argv)
+    try:
+        with _terminable():
+            return int(args.run(args))
+    except VivantError as error:
+        if args.debug:
+            traceback.print_exc()
+        print(f"vivant: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt as stopped:
+        print("vivant: stopped", file=sys.stderr)
+        return 143 if isinstance(stopped, _Terminated) else 130
+    except BrokenPipeError:
+        # The reader of our stdout is gone, which is its good right; keep Python's own flush quiet.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if args.debug:
+            raise
+        print(
+            f"vivant: internal error: {type(error).__name__}: {error}. This is a fault in vivant; "
+            "run again with --debug (before the verb) and report what it prints.",
+            file=sys.stderr,
+        )
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

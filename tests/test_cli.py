@@ -1,0 +1,176 @@
+"""The command line does what its help says, and every mistake has its exit code."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+from tiny_bundle import portrait
+
+from vivant.cli import main
+
+RATE = 16_000
+
+
+@pytest.fixture
+def work(tmp_path: Path, bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a photo, half a second of sound and a bundle beside it."""
+    Image.fromarray(portrait()).save(tmp_path / "me.png")
+    samples = np.random.default_rng(1).normal(0, 0.1, RATE // 2).astype(np.float32)
+    soundfile.write(tmp_path / "say.wav", samples, RATE)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bundle").symlink_to(bundle_path)
+    return tmp_path
+
+
+def animate(*arguments: str) -> int:
+    """Run ``vivant animate`` on the prepared photo and sound with the tiny bundle."""
+    options = ["--bundle", "bundle", "--backend", "onnxruntime", "-q"]
+    return main(["animate", "me.png", "say.wav", *options, *arguments])
+
+
+def test_animate_writes_a_video_of_the_sounds_length(work: Path) -> None:
+    """Photo and sound in, one MP4 out."""
+    assert animate("-o", "out.mp4") == 0
+    import av
+
+    with av.open("out.mp4") as video:
+        assert [s.type for s in video.streams] == ["video", "audio"]
+        frames = list(video.decode(video=0))
+    assert len(frames) == 13
+    assert (frames[0].width, frames[0].height) == (512, 512)
+
+
+def test_animate_writes_motion_as_arkit_tables(work: Path) -> None:
+    """The motion alone, in two formats with the same numbers."""
+    assert animate("-o", "m.csv") == 0
+    assert animate("-o", "m.json") == 0
+    rows = [r for r in (work / "m.csv").read_text().splitlines() if not r.startswith("#")]
+    table = json.loads((work / "m.json").read_text())
+    assert rows[0].split(",")[2:] == table["names"]
+    assert len(rows) - 1 == len(table["frames"]) == 26
+    assert float(rows[5].split(",")[9]) == pytest.approx(table["frames"][4]["values"][7], abs=1e-5)
+
+
+def test_animate_writes_frames_and_reports_as_json(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """PNG frames in a new folder; --json says what was done and how long each stage took."""
+    assert animate("-o", "frames/", "--fps", "10", "--json", "--stats") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["frames"] == len(list((work / "frames").glob("*.png"))) == 5
+    assert {"align", "encode", "listen", "denoise", "render", "composite"} <= {
+        row["stage"] for row in result["stats"]["stages"]
+    }
+
+
+def test_animate_pipes_raw_frames(work: Path) -> None:
+    """``-o -`` writes RGB24 to standard output and nothing else."""
+    options = ["--bundle", "bundle", "--backend", "onnxruntime", "-o", "-"]
+    run = subprocess.run(
+        [sys.executable, "-m", "vivant.cli", "animate", "me.png", "say.wav", *options],
+        capture_output=True,
+        check=True,
+    )
+    assert len(run.stdout) == 13 * 512 * 512 * 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--fps", "0"], 2, "1 to 120"),
+        (["--emotion", "bored"], 2, "happy"),
+        (["--gaze", "1"], 2, "YAW,PITCH"),
+        (["--threads", "-1"], 2, "0 (auto)"),
+        (["--backend", "abacus"], 2, "onnxruntime"),
+        (["--face", "3"], 2, "face"),
+        (["--bundle", "nowhere"], 5, "nowhere"),
+        (["-o", "out.avi"], 7, ".mp4"),
+        (["-o", "no/such/folder/out.mp4"], 7, "folder"),
+        (["-o", "say.wav.mp4/"], 0, ""),
+    ],
+    ids=lambda v: " ".join(v) if isinstance(v, list) else None,
+)
+def test_each_mistake_has_its_exit_code_and_one_line(
+    work: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, words: str
+) -> None:
+    """What was wrong and what was expected, on one line, with the documented exit code."""
+    assert animate(*arguments) == code
+    printed = capsys.readouterr().err
+    assert words in printed
+    assert printed.count("\n") == (1 if code else 0)
+
+
+def test_wrong_inputs_have_their_exit_codes(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """3 for the photo, 4 for the recording; the old output stays as it was."""
+    good = work / "talking.mp4"
+    good.write_bytes(b"an earlier video")
+    Image.new("RGB", (300, 300)).save("nobody.png")
+    (work / "noise.wav").write_bytes(b"not a sound")
+    rest = ["--bundle", "bundle", "-q"]
+    assert main(["animate", "nobody.png", "say.wav", *rest]) == 3
+    assert main(["animate", "me.png", "noise.wav", *rest]) == 4
+    assert main(["animate", "missing.png", "say.wav", *rest]) == 3
+    assert good.read_bytes() == b"an earlier video"
+    assert capsys.readouterr().err.count("vivant: error:") == 3
+
+
+def test_an_input_is_never_overwritten(work: Path) -> None:
+    """Choosing the photo as the output is refused."""
+    (work / "me.png").rename(work / "me.mp4")
+    before = (work / "me.mp4").read_bytes()
+    options = ["--bundle", "bundle", "-q", "-o", "me.mp4"]
+    assert main(["animate", "me.mp4", "say.wav", *options]) == 7
+    assert (work / "me.mp4").read_bytes() == before
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_being_stopped_leaves_nothing_and_says_so(
+    work: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: signal.Signals,
+    code: int,
+) -> None:
+    """Stopping half-way, by Ctrl-C or SIGTERM, leaves no half a video behind."""
+    from vivant.sinks import Mp4Sink
+
+    write = Mp4Sink.write
+
+    def stop(sink: Mp4Sink, frame: object) -> None:
+        write(sink, frame)  # type: ignore[arg-type]
+        if frame.pts > 2000:  # type: ignore[attr-defined]
+            signal.raise_signal(number)
+
+    monkeypatch.setattr(Mp4Sink, "write", stop)
+    assert animate("-o", "out.mp4") == code
+    assert "stopped" in capsys.readouterr().err
+    assert sorted(p.name for p in work.iterdir()) == ["bundle", "me.png", "say.wav"]
+
+
+def test_faults_of_our_own_are_called_that(
+    work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An unexpected exception is one line with exit code 1, and a traceback only on demand."""
+    monkeypatch.setattr("vivant.animate_cli.check_fps", lambda fps: 1 / 0)
+    assert animate() == 1
+    assert "--debug" in capsys.readouterr().err
+    with pytest.raises(ZeroDivisionError):
+        main(["--debug", "animate", "me.png", "say.wav"])
+
+
+def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
+    """Help shows examples and the exit codes."""
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "exit codes" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["animate", "--help"])
+    assert "examples" in capsys.readouterr().out
