@@ -473,6 +473,7 @@ def _offset(face: Face) -> float:
 
 
 def _prominence(face: Face, shape: tuple[int, ...]) -> float:
-    """Width of the face, worth half as much in a corner of the photo."""
+    """Width of the face, worth half as much in a corner of the photo, and less when unsure."""
     half = np.array([shape[1], shape[0]]) / 2
-    return face.width * (1 - 0.5 * float(np.linalg.norm((face.eyes - half) / half)) / math.sqrt(2))
+    away = float(np.linalg.norm((face.eyes - half) / half)) / math.sqrt(2)
+    return face.width * (1 - 0.5 * away) * face.score**2

@@ -119,8 +119,8 @@ def train(options: argparse.Namespace) -> Path:
         }
 
     sums: dict[str, float] = defaultdict(float)
-    limit, begin, saved = options.minutes * 60, time.monotonic() - spent, time.monotonic()
     scenes = Scenes(Path(options.data), options.seed + step)
+    limit, begin, saved = options.minutes * 60, time.monotonic() - spent, time.monotonic()
     net.train()
     for batch in batches(scenes, options.batch):
         spent = time.monotonic() - begin

@@ -28,14 +28,16 @@ def colour(rng: Rng) -> tuple[int, int, int]:
 class Clutter:
     """A store of procedural pictures, slowly renewed."""
 
-    def __init__(self, rng: Rng, size: int = 120) -> None:
-        self.rng = rng
-        self.store = [paint_clutter(rng) for _ in range(size)]
+    def __init__(self, rng: Rng, most: int = 200) -> None:
+        self.rng, self.most = rng, most
+        self.store = [paint_clutter(rng) for _ in range(10)]
 
     def picture(self) -> Array:
         """A piece of a stored picture, turned and recoloured, (256, 256, 3) u8."""
         rng = self.rng
-        if rng.random() < 0.1:
+        if len(self.store) < self.most and rng.random() < 0.2:
+            self.store.append(paint_clutter(rng))
+        elif rng.random() < 0.02:
             self.store[rng.integers(len(self.store))] = paint_clutter(rng)
         image = self.store[rng.integers(len(self.store))]
         side = int(rng.uniform(90, image.shape[0]))

@@ -239,10 +239,10 @@ class Scenes:
         mask = warp(frame.mask, transform)
         if self.rng.random() < 0.5:
             gain = np.clip(self.rng.normal(1, 0.1, 3) * self.rng.uniform(0.7, 1.2), 0.4, 1.7)
-            person = np.minimum(person * gain.astype(np.float32), 255).astype(np.uint8)
-        cover = mask[..., None].astype(np.uint16)
-        mixed = person * cover + image * (255 - cover)
-        return ((mixed + 127) // 255).astype(np.uint8)  # (256, 256, 3)
+            levels = np.arange(256)[:, None] * gain  # (256, 3)
+            person = cv2.LUT(person, np.minimum(levels, 255).astype(np.uint8)[None])
+        cover = mask.astype(np.float32)
+        return cv2.blendLinear(person, image, cover, 255 - cover)
 
     def background(self) -> Array:
         """Clutter, or a magnified piece of a person's picture without the face."""

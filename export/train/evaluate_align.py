@@ -93,6 +93,7 @@ def tiles(graph: Graph, scenes: Scenes, count: int) -> dict[str, float]:
     table |= {
         f"tile landmark error, {name}, % IPD": 100 * float(np.mean(v))
         for name, v in sorted(errors.items())
+        if v
     }
     table["tile false faces per 100 tiles"] = 100 * float(np.mean(false))
     return table
@@ -117,14 +118,14 @@ def photos(graph: Graph, scenes: Scenes, count: int) -> dict[str, float]:
         errors += near[:1]
         missed += not near
     recall = 100 * (count - missed) / count
-    return {
-        "photo recall, faces from 40 px, %": recall,
-        "photo precision, %": 100 * (count - missed) / max(found, 1),
-        "photo landmark error, % IPD": 100 * float(np.mean(errors)) if errors else math.nan,
-        "photo landmark error, 95th percentile, % IPD": 100 * float(np.quantile(errors, 0.95))
-        if errors
-        else math.nan,
-    }
+    table = {"photo recall, faces from 40 px, %": recall}
+    if found:
+        table["photo precision, %"] = 100 * (count - missed) / found
+    if errors:
+        table["photo landmark error, % IPD"] = 100 * float(np.mean(errors))
+        worst = float(np.quantile(errors, 0.95))
+        table["photo landmark error, 95th percentile, % IPD"] = 100 * worst
+    return table
 
 
 def enlarge(scenes: Scenes, width: float, zoom: float) -> tuple[Array, Array]:
