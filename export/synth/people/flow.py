@@ -32,8 +32,10 @@ _CLASS = {
     asset.FRAME: ACCESSORIES,
     asset.OCCLUDER: ACCESSORIES,
 }
-_TOLERANCE = 0.0035
-"""Relative depth within which two surfaces are the same: 3.5 mm at a metre."""
+_TOLERANCE = 0.0018
+"""Relative depth within which two surfaces are the same: 1.8 mm at a metre, two pixels' slope."""
+_CAVITIES = {EYES: 1, MOUTH: 2}
+"""What lies so close behind lids and lips that depth alone cannot tell it is covered."""
 
 
 def _centres(size: int, cells: int) -> Tensor:
@@ -49,6 +51,14 @@ def _owners(frame: Frame, cells: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     share = frame.barycentric[at][:, at].reshape(-1, 3)
     y, x = torch.meshgrid(at + 0.5, at + 0.5, indexing="ij")
     return torch.stack([x, y], -1).reshape(-1, 2), triangle, share, triangle >= 0
+
+
+def _cavities(person: Person) -> Tensor:
+    """Which cavity each triangle of the person lines: 0 none, 1 eye, 2 mouth."""
+    table = torch.zeros(16, dtype=torch.int64, device=person.material.device)
+    for material, label in _CLASS.items():
+        table[material] = _CAVITIES.get(label, 0)
+    return table[torch.cat([person.material, person.blended_material])]
 
 
 def surface_flow(person: Person, driver: Frame, source: Frame, cells: int) -> tuple[Tensor, Tensor]:
@@ -69,6 +79,11 @@ def surface_flow(person: Person, driver: Frame, source: Frame, cells: int) -> tu
     # The farthest of the surrounding surfaces, so that silhouettes do not hide their own edge.
     found = source.farthest[y.clamp(0, size - 1), x.clamp(0, size - 1)]
     visible = owned & inside & (1 / depth >= found * (1 - _TOLERANCE))
+    cavity = _cavities(person)
+    behind = cavity[triangle.clamp(min=0)]
+    front = source.triangle[y.clamp(0, size - 1), x.clamp(0, size - 1)]
+    in_front = torch.where(front >= 0, cavity[front.clamp(min=0)], 0)
+    visible &= (behind == 0) | (behind == in_front)
     source_free = _owners(source, cells)[1] < 0
     visible |= ~owned & source_free
     return flow.T.reshape(2, cells, cells), visible.reshape(cells, cells)
