@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 from vivant.errors import UsageError  # noqa: E402
 from vivant.export.nets.denoise import Denoise, DenoiseConfig, Innovation  # noqa: E402
 from vivant.export.nets.listen import Listen, ListenConfig, ListenStage  # noqa: E402
-from vivant.export.train import motion, motion_data, motion_loss, rollout  # noqa: E402
+from vivant.export.train import distill, motion, motion_data, motion_loss, rollout  # noqa: E402
 from vivant.latent import INDEX, SIZE  # noqa: E402
 
 SMALL_LISTEN = ListenConfig(mels=8, widths=(12, 16, 20), deep=(1, 2), features=10)
@@ -237,6 +237,36 @@ def test_training_resumes_and_its_checkpoint_loads(tmp_path: Path) -> None:
     assert list(denoise.start().shape) == [1, *meta["sizes"]["cache"]]
     assert len(meta["latent"]["mean"]) == SIZE
     assert (tmp_path / "run" / "curves.csv").stat().st_size > 0
+
+
+def test_a_distilled_checkpoint_keeps_what_it_does_not_learn(tmp_path: Path) -> None:
+    """Distillation changes the denoiser alone and writes a checkpoint of the same kind."""
+    data = fake_shard(tmp_path, 4, 60)
+    run = ["--data", str(data), "--out", str(tmp_path / "run"), "--batch", "2", "--ticks", "8"]
+    run += ["--width", "32", "--layers", "1", "--head-width", "32", "--head-blocks", "1"]
+    run += ["--features", "16", "--listen-minutes", "0", "--minutes", "0.002"]
+    motion.main(run)
+    teacher = str(tmp_path / "run" / "last.pt")
+    common = ["--batch", "2", "--ticks", "8", "--minutes", "0.003"]
+    distill.main(
+        ["--checkpoint", teacher, "--data", str(data), "--out", str(tmp_path / "few"), *common]
+    )
+    before, after = (motion.load_motion(tmp_path / name / "last.pt") for name in ("run", "few"))
+    mel, state = torch.randn(1, 4, 64), torch.zeros(1, before[2]["sizes"]["state"])
+    assert torch.equal(before[0](mel, state)[0], after[0](mel, state)[0])
+    assert not torch.equal(before[1].out.weight, after[1].out.weight)
+    assert before[2] == after[2]
+
+
+def test_the_teachers_path_ends_where_its_estimate_points() -> None:
+    """With an estimate that never changes, every knot lies on the straight line to it."""
+    net = small_denoise()
+    end = torch.randn(1, 3, 20)
+    net.endpoint = lambda z, *rest: end.expand_as(z)  # type: ignore[method-assign]
+    noise, context = torch.randn(1, 3, 20), torch.zeros(1, 3, 16)
+    path = distill.teacher_path(net, noise, (context, context), end, torch.ones(1, 1, 1), 8)
+    for t, z in zip(distill.KNOTS, path, strict=True):
+        torch.testing.assert_close(z, t * noise + (1 - t) * end, rtol=0, atol=1e-5)
 
 
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:

@@ -124,8 +124,8 @@ def load_motion(checkpoint: Path | str) -> tuple[ListenStage, Denoise, dict[str,
 
 
 def update_average(average: nn.Module, net: nn.Module, step: int) -> None:
-    """Exponential moving average of the weights, 0.999 after a warm-up."""
-    keep = min(0.999, (1 + step) / (10 + step))
+    """Exponential moving average of the weights, 0.998 after a warm-up."""
+    keep = min(0.998, (1 + step) / (10 + step))
     with torch.no_grad():
         for slow, fast in zip(average.parameters(), net.parameters(), strict=True):
             slow.lerp_(fast, 1 - keep)
@@ -338,7 +338,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=8, help="windows a step")
     parser.add_argument("--ticks", type=int, default=150, help="ticks of a window")
     parser.add_argument("--rate", type=float, default=1e-3, help="highest learning rate")
-    parser.add_argument("--corruption", type=float, default=0.3, help="share of clips")
+    parser.add_argument("--corruption", type=float, default=0.25, help="share of clips")
     parser.add_argument("--features", type=int, default=192)
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--layers", type=int, default=5)

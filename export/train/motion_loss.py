@@ -109,17 +109,20 @@ def drop_conditions(conditions: Tensor) -> Tensor:
 
 
 def corrupt(previous: Tensor, denoise: Denoise, share: float) -> Tensor:
-    """Clean past (B, T, L) with errors such as a network's own past has, in ``share`` of clips."""
-    inn = denoise.innovation
-    batch, device = len(previous), previous.device
-    level = torch.rand(batch, 1, 1, device=device) * (
-        torch.rand(batch, 1, 1, device=device) < share
-    )
-    quick = 0.5 * (torch.randn_like(previous) * inn.scale) @ inn.basis.T
+    """Clean past (B, T, L) with errors such as a network's own past has, in ``share`` of clips.
+
+    Twice as often in the mouth, which should follow the sound and not its own past.
+    """
+    inn, device, one = denoise.innovation, previous.device, (len(previous), 1, 1)
+
+    def level(share: float) -> Tensor:
+        return torch.rand(one, device=device) * (torch.rand(one, device=device) < share)
+
+    scale = inn.scale * torch.where(inn.heard > 0, level(2 * share), level(share))  # (B, 1, L)
+    quick = 0.5 * (torch.randn_like(previous) * scale) @ inn.basis.T
     # A lasting offset, of both frames of a tick alike, along the axes that motion has.
-    lasting = 3 * (torch.randn(batch, 1, 2 * SIZE, device=device) * inn.scale) @ inn.basis.T
-    lasting = lasting.unflatten(-1, (2, SIZE)).mean(-2).repeat(1, 1, 2)
-    return previous + level * (quick + lasting)
+    lasting = 2 * (torch.randn_like(scale) * scale) @ inn.basis.T
+    return previous + quick + lasting.unflatten(-1, (2, SIZE)).mean(-2).repeat(1, 1, 2)
 
 
 def prepare(

@@ -1,0 +1,199 @@
+"""``python -m vivant.export.train.distill``: few-step sampling from a trained motion network.
+
+The many-step flow of a checkpoint is the teacher of the same network's few steps: at times 1, 3/4,
+1/2 and 1/4 the student learns where the teacher's path leads at any later one of them, and the
+single step from noise also matches the teacher's spread (energy score). The past it does this on
+is its own, from a rollout, so what it will meet while streaming. Classifier-free guidance (Ho &
+Salimans 2022) of a random strength is applied to the teacher alone and told to the student as a
+condition, so guided sampling costs no second pass.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from vivant.export.nets.denoise import Denoise
+
+from .motion import SHARDS, Curves, read_checkpoint, restore, save_checkpoint, update_average
+from .motion_data import Windows, load_corpus
+from .motion_loss import Constants, MotionNet, advance, hear, prepare, spread_score
+
+GUIDANCE = 14
+"""Index of the condition that holds the guidance scale less 1."""
+KNOTS = (1.0, 0.75, 0.5, 0.25, 0.0)
+"""Times at which few-step samplers evaluate the network."""
+
+
+@torch.no_grad()
+def own_past(net: MotionNet, audio: Tensor, conditions: Tensor, start: Tensor) -> Tensor:
+    """Ticks (B, T, L) that precede each tick when the network runs on its own, in one step each.
+
+    ``audio`` (B, T, A), ``conditions`` (B, 1, C), ``start`` (B, L) the tick before the first.
+    """
+    denoise, (batch, ticks, _) = net.denoise, audio.shape
+    cache, previous = denoise.start(batch).to(audio), start
+    time_pair = torch.tensor([[1.0, 0.0]]).to(audio).expand(batch, -1)
+    made = [start]
+    for tick in range(ticks - 1):
+        history = torch.full((batch, 1), float(min(tick, denoise.config.window))).to(audio)
+        context, cache = denoise.step(previous, audio[:, tick], conditions[:, 0], cache, history)
+        noise = torch.randn_like(previous)
+        u = denoise.velocity(noise, previous, time_pair, audio[:, tick], context)
+        previous = noise - u
+        made.append(previous)
+    return torch.stack(made, dim=1)
+
+
+@torch.no_grad()
+def teacher_path(
+    teacher: Denoise,
+    noise: Tensor,
+    contexts: tuple[Tensor, Tensor],
+    reading: Tensor,
+    guidance: Tensor,
+    steps: int,
+) -> Tensor:
+    """The teacher's flow from ``noise`` (B, T, K) at each of KNOTS: (5, B, T, K).
+
+    ``contexts`` with and without conditions; ``guidance`` (B, 1, 1) the scale; ``steps`` in all.
+    """
+    z, path = noise, [noise]
+    for first, last in pairwise(KNOTS):
+        times = torch.linspace(first, last, steps // (len(KNOTS) - 1) + 1).tolist()
+        for t, r in pairwise(times):
+            pair = torch.full((*z.shape[:2], 2), t, device=z.device)
+            told, free = (teacher.endpoint(z, pair, c, reading).float() for c in contexts)
+            end = free + guidance * (told - free)
+            at, to = (torch.tensor(x, device=z.device) for x in (t, r))
+            z = advance(z, end, at, to)
+        path.append(z)
+    return torch.stack(path)
+
+
+def distillation_loss(
+    net: MotionNet,
+    teacher: Denoise,
+    audio: Tensor,
+    previous: Tensor,
+    conditions: Tensor,
+    c: Constants,
+    *,
+    most_guidance: float,
+    steps: int = 16,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Error of the student's jumps along the teacher's path, and of its one-step spread."""
+    student, device, batch = net.denoise, audio.device, len(audio)
+    guidance = torch.zeros(batch, 1, 1, device=device)
+    guided = torch.rand_like(guidance) < 0.5
+    guidance = torch.where(guided, (most_guidance - 1) * torch.rand_like(guidance), guidance)
+    asked = conditions.clone()
+    asked[..., GUIDANCE : GUIDANCE + 1] = guidance
+    with torch.autocast(device.type, enabled=False):
+        mean = student.innovation.mean(previous)
+        reading = student.reading(audio.float(), mean)
+    with torch.no_grad():
+        told = teacher.context(previous, audio, conditions)
+        free = teacher.context(previous, audio, torch.zeros_like(conditions))
+        shape = (batch, audio.shape[1], student.config.components)
+        noise = torch.randn(shape, device=device)
+        path = teacher_path(teacher, noise, (told, free), reading, 1 + guidance, steps)
+    context = student.context(previous, audio, asked)
+    first = torch.randint(0, len(KNOTS) - 1, shape[:2], device=device)
+    gap = torch.rand(shape[:2], device=device) * (len(KNOTS) - 1 - first)
+    last = first + 1 + gap.floor().long()
+    knots = torch.tensor(KNOTS, device=device)
+    t, r = knots[first][..., None], knots[last][..., None]
+
+    def pick(index: Tensor) -> Tensor:
+        return path.gather(0, index[None, ..., None].expand(1, *shape))[0]
+
+    z, aim = pick(first), pick(last)
+    target = (aim - (r / t) * z) / (1 - r / t)
+    one = torch.tensor([1.0, 0.0], device=device).expand(*shape[:2], 2)
+    times = torch.stack([torch.cat([t, r], -1), one, one])
+    fresh = torch.randn(2, *shape, device=device)
+    ends = student.endpoint(torch.cat([z[None], fresh]), times, context, reading).float()
+    jump = ((ends[0] - target).square() * c.weight).mean()
+    energy = spread_score(ends[1], ends[2], path[-1], c).mean()
+    return jump + 0.5 * energy, {"jump": jump, "energy": energy}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Distil a checkpoint."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--checkpoint", required=True, help="teacher, from train.motion")
+    parser.add_argument("--data", required=True, help="folder of speech_*.npz")
+    parser.add_argument("--out", required=True, help="folder of the run")
+    parser.add_argument("--minutes", type=float, default=20.0)
+    parser.add_argument("--rate", type=float, default=2e-4)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--ticks", type=int, default=75, help="length of a rollout")
+    parser.add_argument("--guidance", type=float, default=2.5, help="largest guidance scale")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    folder = Path(args.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    content = read_checkpoint(Path(args.checkpoint))
+    net, known = restore(content)
+    net.to(device)
+    teacher, average = copy.deepcopy(net.denoise).eval(), copy.deepcopy(net)
+    constants = Constants.of(known, net.denoise.config.components, device)
+    corpus = load_corpus(Path(args.data).glob(SHARDS))
+    windows = Windows(corpus, args.ticks, seed=args.seed)
+    frozen = {id(p) for p in net.denoise.articulation.parameters()}
+    moved = [p for p in net.denoise.parameters() if id(p) not in frozen]
+    optimiser = torch.optim.AdamW(moved, lr=args.rate, betas=(0.9, 0.98), weight_decay=0.02)
+    curves, step, begun = Curves(folder), 0, time.monotonic()
+    shown, spent = begun, 0.0
+    while spent < 60 * args.minutes:
+        for group in optimiser.param_groups:
+            done = spent / (60 * args.minutes)
+            group["lr"] = args.rate * min(1.0, (step + 1) / 50) * (0.05 + 0.95 * (1 - done))
+        example = prepare(windows.draw(args.batch), constants, net.denoise)
+        with torch.no_grad():
+            audio = hear(net, example.mel)
+        past = own_past(net, audio, example.conditions, example.previous[:, 0])
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            loss, parts = distillation_loss(
+                net,
+                teacher,
+                audio,
+                past,
+                example.conditions,
+                constants,
+                most_guidance=args.guidance,
+            )
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(moved, 1.0)
+        if torch.isfinite(norm):
+            optimiser.step()
+            update_average(average, net, step)
+        curves.add({key: value.detach() for key, value in parts.items()})
+        step += 1
+        now = time.monotonic()
+        spent = now - begun
+        if now - shown > 20:
+            line = curves.flush(step, spent)
+            print(f"{spent / 60:6.1f} min  step {step}  {line}", file=sys.stderr, flush=True)
+            shown = now
+    curves.flush(step, spent)
+    curves.draw()
+    kept = {key: value for key, value in content.items() if key not in ("optimiser", "last")}
+    save_checkpoint(folder / "last.pt", **(kept | {"average": average.cpu().state_dict()}))
+
+
+if __name__ == "__main__":
+    main()
