@@ -20,9 +20,9 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from vivant import media
-from vivant.errors import AudioError
-from vivant.files import check_readable, describe
+from . import media
+from .errors import AudioError
+from .files import check_readable, describe
 
 Floats = NDArray[np.float32]
 AudioSource = str | os.PathLike[str] | bytes | bytearray | memoryview | tuple[NDArray[Any], int]

@@ -6,7 +6,7 @@ import os
 import stat
 from pathlib import Path
 
-from vivant.errors import VivantError
+from .errors import VivantError
 
 _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\xff\xd8\xff", "a JPEG image"),

@@ -222,13 +222,11 @@ def _luma(frame: Pixels) -> Floats:
     height, width = frame.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
-    square: NDArray[Any] = np.ascontiguousarray(frame[top : top + side, left : left + side])
+    square = np.ascontiguousarray(frame[top : top + side, left : left + side])
+    image = Image.fromarray(square).convert("L")
     if side != SIDE:
-        square = np.asarray(Image.fromarray(square).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
-    if square.ndim == 2:
-        return square.astype(np.float32)
-    luma: Floats = square @ np.array([0.299, 0.587, 0.114], np.float32)
-    return luma
+        image = image.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    return np.array(image, np.float32)
 
 
 def _whitened(luma: Floats) -> Floats:

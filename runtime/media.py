@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from vivant.errors import AudioError
+from .errors import AudioError, PhotoError, VivantError
 
 if TYPE_CHECKING:
     import av
@@ -55,15 +55,7 @@ def decode_audio(file: BinaryIO, name: str) -> tuple[int, int, float | None, Ite
     """
     import av
 
-    try:
-        container = av.open(file, "r", options=_OPTIONS, metadata_errors="ignore")
-    except Exception as cause:  # FFmpeg's errors derive from OSError, ValueError, LookupError...
-        raise AudioError(
-            f"{name} cannot be decoded",
-            expected="a recording, or a video with sound",
-            got=_reason(cause),
-            fix="Convert it to WAV or FLAC.",
-        ) from cause
+    container = _opened(file, name, AudioError, "a recording, or a video with sound")
     if not container.streams.audio:
         container.close()
         raise AudioError(
@@ -83,6 +75,48 @@ def decode_audio(file: BinaryIO, name: str) -> tuple[int, int, float | None, Ite
             f"{name} has an empty sound track", got="0 samples", fix="Record it again."
         ) from None
     return rate, first.shape[1], seconds, _steady(rate, first, blocks, name)
+
+
+def decode_video(file: BinaryIO, name: str) -> Iterator[NDArray[np.uint8]]:
+    """Yield the pictures of a video's first picture track, (H, W, 3) uint8 RGB.
+
+    Closes ``file`` at the end. Raises PhotoError: at once when it is no video, later where it is
+    damaged.
+    """
+    container = _opened(file, name, PhotoError, "an image or a video")
+    if not container.streams.video:
+        container.close()
+        raise PhotoError(f"{name} has no pictures", expected="an image or a video")
+    return _pictures(file, container, name)
+
+
+def _pictures(
+    file: BinaryIO, container: av.container.InputContainer, name: str
+) -> Iterator[NDArray[np.uint8]]:
+    count = 0
+    try:
+        for frame in container.decode(video=0):
+            yield np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+            count += 1
+    except Exception as cause:
+        raise PhotoError(f"{name} is damaged after {count} frames", got=_reason(cause)) from cause
+    finally:
+        container.close()
+        file.close()
+
+
+def _opened(
+    file: BinaryIO, name: str, error: type[VivantError], expected: str
+) -> av.container.InputContainer:
+    import av
+
+    try:
+        return av.open(file, "r", options=_OPTIONS, metadata_errors="ignore")
+    except Exception as cause:  # FFmpeg's errors derive from OSError, ValueError, LookupError...
+        file.close()
+        raise error(
+            f"{name} cannot be decoded", expected=expected, got=_reason(cause), fix="Convert it."
+        ) from cause
 
 
 def _blocks(

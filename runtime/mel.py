@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from vivant.errors import BundleError
+
+from .errors import BundleError
 
 Floats = NDArray[np.float32]
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
 
-from vivant.errors import PhotoError
-from vivant.files import check_readable, describe
+from .errors import PhotoError
+from .files import check_readable, describe
 
 Pixels = NDArray[np.uint8]
 PhotoSource = str | os.PathLike[str] | bytes | bytearray | memoryview | NDArray[Any] | Image.Image
