@@ -192,9 +192,9 @@ def fold_transposes(model: onnx.ModelProto) -> None:
             kept.append(node)
     names = {name for node in kept for name in node.input}
     used = [tensor for tensor in graph.initializer if tensor.name in names]
-    for field, values in ((graph.node, kept), (graph.initializer, used)):
+    for field, items in ((graph.node, kept), (graph.initializer, used)):
         del field[:]
-        field.extend(values)
+        field.extend(items)
 
 
 def strip(model: onnx.ModelProto) -> None:

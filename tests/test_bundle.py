@@ -249,13 +249,13 @@ STRANGE = [
 
 
 def test_mutated_manifests_never_crash(bundle_path: Path) -> None:
-    """Of 1500 mutations, of values and of bytes, each is a typed error or a valid manifest."""
+    """Of 600 mutations, of values and of bytes, each is a typed error or a valid manifest."""
     good = manifest_of(bundle_path)
     text = (bundle_path / MANIFEST).read_bytes()
     everywhere = places(good)
     chance = random.Random(1)
     refusals = []
-    for number in range(1500):
+    for number in range(600):
         if number % 3 == 0:
             data = bytearray(text)
             for _ in range(chance.randint(1, 4)):
@@ -282,7 +282,7 @@ def test_mutated_manifests_never_crash(bundle_path: Path) -> None:
             assert isinstance(parse_manifest(mutant), Manifest)
         except BundleError as error:
             refusals.append(str(error))
-    assert len(refusals) > 1000
+    assert len(refusals) > 400
     assert all(len(line) < 2000 and line.isprintable() for line in refusals)
 
 
