@@ -33,6 +33,13 @@ TRAINING = {
 }
 """Verbs of the training side: help, package, prefix of the module that each network has there."""
 
+MODULES = {
+    "distill": "vivant.export.train.distill",
+    "export": "vivant.export.write",
+    "bench": "vivant.benchmarks.pipeline",
+}
+"""Verbs with a command line of their own."""
+
 NETWORKS = ("align", "face", "motion")
 
 
@@ -58,12 +65,13 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("arguments", nargs=argparse.REMAINDER, help="see vivant VERB NETWORK -h")
         sub.set_defaults(run=_training)
     for verb, text in (
-        ("distill", "distil the motion network to few sampling steps"),
-        ("export", "turn checkpoints into a bundle"),
+        ("distill", "distil the motion network to few sampling steps (needs the extra export)"),
+        ("export", "turn checkpoints into a bundle (needs the extra export)"),
+        ("bench", "compare the pipeline's speed on the backends of this machine"),
     ):
-        sub = verbs.add_parser(verb, help=f"{text} (needs the extra export)", add_help=False)
+        sub = verbs.add_parser(verb, help=text, add_help=False)
         sub.add_argument("arguments", nargs=argparse.REMAINDER)
-        sub.set_defaults(run=_export)
+        sub.set_defaults(run=_module)
     return root
 
 
@@ -72,9 +80,8 @@ def _training(args: argparse.Namespace) -> int:
     return _delegate(f"{package}.{prefix}{args.network}", args.arguments)
 
 
-def _export(args: argparse.Namespace) -> int:
-    module = {"distill": "vivant.export.train.distill", "export": "vivant.export.write"}
-    return _delegate(module[args.verb], args.arguments)
+def _module(args: argparse.Namespace) -> int:
+    return _delegate(MODULES[args.verb], args.arguments)
 
 
 def _delegate(module: str, arguments: Sequence[str]) -> int:
