@@ -132,6 +132,24 @@ def test_one_step_from_noise_lands_on_the_estimate() -> None:
 
 
 @torch.no_grad()
+def test_lips_follow_the_sound_and_neither_chance_nor_their_own_past() -> None:
+    """Noise along the mouth's axes and the last tick's lips change nothing."""
+    net = small_denoise()
+    inn = net.innovation
+    inn.basis.copy_(torch.eye(126))
+    inn.drawn[:3] = 0
+    inn.carried[:3] = 0
+    inn.predict[:3] = 0
+    noise, previous = torch.randn(2, 126), torch.randn(2, 126)
+    noise[1, 3:], previous[1, 3:] = noise[0, 3:], previous[0, 3:]
+    audio, zeros = torch.randn(1, 10).expand(2, -1), torch.zeros(2, 16)
+    time = torch.tensor([[1.0, 0.0]]).expand(2, -1)
+    u, _ = net(noise, previous, time, audio, zeros, net.start(2), torch.zeros(2, 1))
+    made = noise - u
+    torch.testing.assert_close(made[0], made[1], rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
 def test_every_evaluation_of_a_tick_leaves_the_same_cache() -> None:
     """The cache takes the clean past, never the noise."""
     net = small_denoise()
@@ -190,7 +208,10 @@ def test_the_energy_score_prefers_the_true_spread() -> None:
     torch.manual_seed(0)
     truth = torch.randn(1, 20000, 4)
     constants = motion_loss.Constants(
-        *(torch.zeros(1),) * 4, torch.ones(4), torch.tensor([[1.0, 1, 0, 0], [0, 0, 1, 1]]), truth
+        *(torch.zeros(1),) * 4,
+        torch.ones(4),
+        torch.tensor([[0.0] * 4, [1, 1, 0, 0], [0, 0, 1, 1]]),
+        truth,
     )
     scores = [
         float(

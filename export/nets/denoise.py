@@ -10,8 +10,12 @@ The flow runs in the space of *innovations*. Given the last tick, most of the ne
 the head moves by hundredths of its range in 40 ms. With ``m`` the linear prediction from the last
 tick and ``U diag(s)`` the principal axes of what that misses, a tick is ``x = m + U s z`` and
 ``z`` has unit variance, so few steps are enough and what they miss is small in motion, not only in
-latent units. The sampler's variable at time t is ``x_t = (1 - t) m + U ((1 - t) s + t) z_t``:
-noise at t = 1, the clean tick at t = 0, as its contract asks.
+latent units. Lips, jaw and tongue are another matter: sound determines them, and a network that
+sees its own last lips follows those and not the sound. They are neither predicted from the past
+nor shown to the transformer nor drawn at random; their axes are those of the motion itself, and
+their estimate starts from a linear reading of the audio feature. The sampler's variable at time t
+is ``x_t = (1 - t) m + U ((1 - t) s + t) z_t``: noise at t = 1, the clean tick at t = 0, as its
+contract asks.
 """
 
 from __future__ import annotations
@@ -182,7 +186,9 @@ class Innovation(nn.Module):
     basis: Tensor
     scale: Tensor
     pace: Tensor
+    carried: Tensor
     heard: Tensor
+    drawn: Tensor
 
     def __init__(self, latent: int, components: int) -> None:
         super().__init__()
@@ -191,7 +197,9 @@ class Innovation(nn.Module):
         self.register_buffer("basis", torch.eye(latent))  # (latent, axis), orthonormal
         self.register_buffer("scale", torch.ones(latent))  # deviation along each axis
         self.register_buffer("pace", torch.ones(latent // 2))  # deviation of a frame's step
-        self.register_buffer("heard", torch.ones(latent))  # trust in the audio's reading
+        self.register_buffer("carried", torch.ones(latent))  # 1 for channels the past tells
+        self.register_buffer("heard", torch.ones(latent))  # trust in the audio's reading, by axis
+        self.register_buffer("drawn", torch.ones(latent))  # 1 for axes with chance in them
 
     def mean(self, previous: Tensor) -> Tensor:
         """``m``, the prediction of a tick (..., L) from the tick before."""
@@ -247,7 +255,8 @@ class Denoise(nn.Module):
         """Share of the audio's own reading in each axis of the estimate."""
 
     def seen(self, previous: Tensor) -> Tensor:
-        """A clean tick (..., L) with its own step, which is small, brought to unit size."""
+        """What the past tells of a clean tick (..., L), and its own step brought to unit size."""
+        previous = previous * self.innovation.carried
         early, late = previous.chunk(2, dim=-1)
         return torch.cat([previous, (late - early) / self.innovation.pace], dim=-1)
 
@@ -294,7 +303,8 @@ class Denoise(nn.Module):
         angles = torch.cat([t * self.frequencies, (t - r) * self.frequencies], dim=-1)
         waves = torch.cat([angles.sin(), angles.cos()], dim=-1)
         condition = self.past(context) + self.time(waves)
-        x = self.noisy(z) + self.told(reading)  # (..., H)
+        drawn = self.innovation.drawn[: self.config.components]
+        x = self.noisy(z * drawn) + self.told(reading)  # (..., H)
         for block in self.head:
             x = block(x, condition)
         shift, scale = self.head_modulation(condition)

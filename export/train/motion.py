@@ -27,14 +27,14 @@ from vivant.errors import UsageError
 from vivant.export.nets.denoise import Denoise, DenoiseConfig
 from vivant.export.nets.listen import Listen, ListenConfig, ListenStage
 
-from .motion_data import Corpus, Statistics, Windows, load_corpus, statistics
+from .motion_data import Corpus, Statistics, Windows, carried, load_corpus, statistics
 from .motion_loss import Constants, MotionNet, hear, listening_loss, motion_loss, prepare
 
 SHARDS = "speech_[0-8]*.npz"
 SCHEDULE = (1.0, 0.5, 0.0)
 """Times at which the sampler evaluates the network, chosen by ``evaluate_motion``."""
-READING_ERROR = 0.7
-"""Error of the motion that sound alone tells, in the mouth's deviations; 0.3 to 0.7 measured."""
+READING_ERROR = 0.1
+"""Least error of the motion that sound alone tells, in a channel's deviations."""
 NOISE_CORRELATION = 0.0
 """The past that the network sees already carries the last tick's noise: fresh noise is right."""
 
@@ -47,10 +47,11 @@ def build(listen: ListenConfig, denoise: DenoiseConfig, statistics: Statistics) 
     inn.basis.copy_(torch.tensor(statistics.basis))
     inn.scale.copy_(torch.tensor(statistics.scale))
     inn.pace.copy_(torch.tensor(statistics.pace))
-    # The reading misses the mouth by 0.7 deviations or so; along axes in which the last tick tells
-    # more than that it is shrunk, as in the best linear estimate of two (Wiener).
-    power = torch.tensor(statistics.scale) ** 2
-    inn.heard.copy_(torch.tensor(statistics.group == 0) * power / (power + READING_ERROR**2))
+    inn.carried.copy_(torch.tensor(carried()))
+    mouth, power = torch.tensor(statistics.group == 0), torch.tensor(statistics.scale) ** 2
+    inn.drawn.copy_(~mouth)
+    # Axes finer than the error of the reading are left to the network.
+    inn.heard.copy_(mouth * power / (power + READING_ERROR**2))
     with torch.no_grad():
         net.denoise.trust.fill_(1)
     return net

@@ -129,6 +129,13 @@ def visibility() -> Array:
     return seen
 
 
+def carried() -> Array:
+    """(126,) 1 for channels of a tick that its past helps to tell, 0 for those of the mouth."""
+    told = np.ones(SIZE, np.float32)
+    told[channels("mouth")] = 0
+    return np.tile(told, SUBFRAMES)
+
+
 def ticks_of(motion: NDArray[np.floating]) -> NDArray[np.floating]:
     """(2 n, 63) motion frames -> (n, 126) ticks."""
     return motion.reshape(-1, SUBFRAMES * motion.shape[-1])
@@ -151,7 +158,7 @@ def statistics(corpus: Corpus, *, most: int = 400_000, seed: int = 0) -> Statist
     )
     step = now[:, SIZE:] - now[:, :SIZE]
     pace = np.maximum(step.std(0), 1e-3)
-    predict = linear_prediction(last, now)
+    predict = linear_prediction(last, now) * carried()
     missed = now - last @ predict
     basis, scale, weight, group = axes(missed, std)
     flat = mel.reshape(-1, mel.shape[-1]).astype(np.float32)

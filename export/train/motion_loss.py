@@ -48,7 +48,7 @@ class Constants:
     latent_mean: Tensor  # (126,)
     latent_std: Tensor  # (126,)
     weight: Tensor  # (K,) loss weight of each axis
-    groups: Tensor  # (groups, K) 1 where an axis belongs to a group
+    groups: Tensor  # (groups, K) 1 where an axis belongs to a group; the mouth is the first
     heard: Tensor  # (126,) weight of each channel in what sound determines
 
     @classmethod
@@ -109,20 +109,14 @@ def drop_conditions(conditions: Tensor) -> Tensor:
 
 
 def corrupt(previous: Tensor, denoise: Denoise, share: float) -> Tensor:
-    """Clean past (B, T, L) with errors such as a network's own past has, in ``share`` of clips.
-
-    Twice as often in the mouth, which should follow the sound and not its own past.
-    """
+    """Clean past (B, T, L) with errors such as a network's own past has, in ``share`` of clips."""
     inn, device, one = denoise.innovation, previous.device, (len(previous), 1, 1)
-
-    def level(share: float) -> Tensor:
-        return torch.rand(one, device=device) * (torch.rand(one, device=device) < share)
-
-    scale = inn.scale * torch.where(inn.heard > 0, level(2 * share), level(share))  # (B, 1, L)
-    quick = 0.5 * (torch.randn_like(previous) * scale) @ inn.basis.T
+    level = torch.rand(one, device=device) * (torch.rand(one, device=device) < share)
+    quick = 0.5 * (torch.randn_like(previous) * inn.scale) @ inn.basis.T
     # A lasting offset, of both frames of a tick alike, along the axes that motion has.
-    lasting = 2 * (torch.randn_like(scale) * scale) @ inn.basis.T
-    return previous + quick + lasting.unflatten(-1, (2, SIZE)).mean(-2).repeat(1, 1, 2)
+    lasting = 2 * (torch.randn(len(previous), 1, 2 * SIZE, device=device) * inn.scale) @ inn.basis.T
+    lasting = lasting.unflatten(-1, (2, SIZE)).mean(-2).repeat(1, 1, 2)
+    return previous + level * (quick + lasting)
 
 
 def prepare(
@@ -181,6 +175,14 @@ def lips(estimate: Tensor, truth: Tensor, c: Constants) -> Tensor:
     return (error.square() * (1 + 4 * (true < OPEN))).mean(-1)
 
 
+def unsteady(estimate: Tensor, truth: Tensor) -> Tensor:
+    """Squared error of the mouth's steps from frame to frame (B, T), of ticks (B, T, L)."""
+    batch, ticks, _ = truth.shape
+    error = (estimate - truth).reshape(batch, -1, SIZE)[..., channels("mouth")]  # (B, 2 T, M)
+    steps = F.pad(error.diff(dim=1), (0, 0, 1, 0))
+    return steps.square().mean(-1).reshape(batch, ticks, 2).mean(-1)
+
+
 def listening_loss(
     net: MotionNet, audio: Tensor, example: Example, c: Constants
 ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -218,10 +220,10 @@ def draw_steps(shape: tuple[int, ...], device: torch.device) -> Tensor:
 
 
 def spread_score(a: Tensor, b: Tensor, truth: Tensor, c: Constants) -> Tensor:
-    """Energy score (B, T) of two samples (B, T, K) within each group of channels."""
+    """Energy score (B, T) of two samples (B, T, K) within each group of channels with chance."""
 
     def length(x: Tensor) -> Tensor:
-        return ((x.square() * c.weight) @ c.groups.T + 1e-4).sqrt()  # (B, T, groups)
+        return ((x.square() * c.weight) @ c.groups[1:].T + 1e-4).sqrt()  # (B, T, groups)
 
     score = 0.5 * (length(a - truth) + length(b - truth)) - 0.5 * length(a - b)
     return score.sum(-1)
@@ -273,14 +275,19 @@ def motion_loss(
     ends = denoise.endpoint(z, times, context, reading).float()
 
     error = ((ends[0] - clean).square() * c.weight).mean(-1)
+    mouth = ((ends[1] - clean).square() * c.weight * c.groups[0]).mean(-1)
     with torch.autocast(audio.device.type, enabled=False):
-        gap = mean_over(lips(inn.colour(ends[0], mean), example.motion, c), valid)
+        moved = inn.colour(ends[1], mean)
+        gap = mean_over(lips(moved, example.motion, c), valid)
+        step = mean_over(unsteady(moved, example.motion), valid)
     parts = {
         "flow": mean_over(error, valid),
+        "mouth": mean_over(mouth, valid),
         "energy": mean_over(spread_score(ends[1], ends[2], clean, c), valid),
         "closure": gap,
+        "unsteady": step,
     }
-    total = parts["flow"] + 0.5 * parts["energy"] + 10 * gap
+    total = 0.7 * parts["flow"] + parts["mouth"] + 0.5 * parts["energy"] + 20 * gap + 2 * step
     if jumps:
         with torch.no_grad():
             target = shortcut(denoise, z[3], times[3], context, reading)
