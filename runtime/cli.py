@@ -34,11 +34,17 @@ TRAINING = {
 """Verbs of the training side: help, package, prefix of the module that each network has there."""
 
 MODULES = {
-    "distill": "vivant.export.train.distill",
-    "export": "vivant.export.write",
-    "bench": "vivant.benchmarks.pipeline",
+    "distill": (
+        "distil the motion network to few sampling steps (needs the extra export)",
+        "vivant.export.train.distill",
+    ),
+    "export": ("turn checkpoints into a bundle (needs the extra export)", "vivant.export.write"),
+    "bench": (
+        "compare the pipeline's speed on the backends of this machine",
+        "vivant.benchmarks.pipeline",
+    ),
 }
-"""Verbs with a command line of their own."""
+"""Verbs with a command line of their own: help and module."""
 
 NETWORKS = ("align", "face", "motion")
 
@@ -59,29 +65,22 @@ def parser() -> argparse.ArgumentParser:
     bundle_cli.add_parser(verbs)
     mark_cli.add_parser(verbs)
     probe.add_parser(verbs)
-    for verb, (text, _, _) in TRAINING.items():
+    for verb, (text, package, prefix) in TRAINING.items():
         sub = verbs.add_parser(verb, help=f"{text} (needs the extras train and export)")
-        sub.add_argument("network", choices=NETWORKS)
-        sub.add_argument("arguments", nargs=argparse.REMAINDER, help="see vivant VERB NETWORK -h")
-        sub.set_defaults(run=_training)
-    for verb, text in (
-        ("distill", "distil the motion network to few sampling steps (needs the extra export)"),
-        ("export", "turn checkpoints into a bundle (needs the extra export)"),
-        ("bench", "compare the pipeline's speed on the backends of this machine"),
-    ):
-        sub = verbs.add_parser(verb, help=text, add_help=False)
-        sub.add_argument("arguments", nargs=argparse.REMAINDER)
-        sub.set_defaults(run=_module)
+        networks = sub.add_subparsers(metavar="NETWORK", required=True)
+        for network in NETWORKS:
+            _passes_on(networks, f"{verb} {network}", text, f"{package}.{prefix}{network}")
+    for verb, (text, module) in MODULES.items():
+        _passes_on(verbs, verb, text, module)
     return root
 
 
-def _training(args: argparse.Namespace) -> int:
-    _, package, prefix = TRAINING[args.verb]
-    return _delegate(f"{package}.{prefix}{args.network}", args.arguments)
-
-
-def _module(args: argparse.Namespace) -> int:
-    return _delegate(MODULES[args.verb], args.arguments)
+def _passes_on(
+    verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str, module: str
+) -> None:
+    """Add a verb whose arguments, ``--help`` too, go to the ``main(argv)`` of a module."""
+    verb = verbs.add_parser(name.split()[-1], help=text, add_help=False)
+    verb.set_defaults(passes_on=(name, module))
 
 
 def _delegate(module: str, arguments: Sequence[str]) -> int:
@@ -120,9 +119,16 @@ def _terminable() -> Iterator[None]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
-    args = parser().parse_args(argv)
+    root = parser()
+    args, rest = root.parse_known_args(argv)
+    passes_on = getattr(args, "passes_on", None)
+    if rest and not passes_on:
+        root.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         with _terminable():
+            if passes_on:
+                sys.argv[0] = f"vivant {passes_on[0]}"  # what its own --help calls it
+                return _delegate(passes_on[1], rest)
             return int(args.run(args))
     except VivantError as error:
         if args.debug:

@@ -174,3 +174,22 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["animate", "--help"])
     assert "examples" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", [["bench"], ["export"], ["train", "motion"], ["evaluate", "face"]])
+def test_verbs_with_a_command_line_of_their_own_show_their_own_help(
+    verb: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Arguments behind such a verb, ``--help`` too, are its own."""
+    with pytest.raises(SystemExit) as done:
+        main([*verb, "--help"])
+    assert done.value.code == 0
+    assert f"usage: vivant {' '.join(verb)}" in capsys.readouterr().out
+
+
+def test_foreign_arguments_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """A flag that does not exist is a usage error, not silently dropped."""
+    with pytest.raises(SystemExit) as done:
+        main(["devices", "--colour", "blue"])
+    assert done.value.code == 2
+    assert "--colour" in capsys.readouterr().err
