@@ -78,6 +78,7 @@ def ball(rows: int = 80) -> Person:
         expressions=torch.zeros(55, count * 3),
         rigid=torch.ones(count),
         carried=torch.ones(count),
+        strands=torch.zeros(count, dtype=torch.bool),
         mouth_light=torch.zeros(count),
         lid_share=torch.zeros(2, count),
         jaw_share=torch.zeros(count),

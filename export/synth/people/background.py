@@ -93,3 +93,24 @@ def sample_background(rng: np.random.Generator, size: int) -> Array:
             image = image + cv2.GaussianBlur(disc, (0, 0), max(0.5, small * 0.004))
     image = cv2.resize(image, (size, size), interpolation=cv2.INTER_CUBIC)
     return linear(np.clip(image, 0, 1.5).astype(np.float32)) * np.float32(0.8)
+
+
+def window_room(size: int) -> Array:
+    """A bright room out of focus behind a portrait, (size, size, 3) linear RGB."""
+    rng = np.random.default_rng(2)
+    small = 384
+    yy, xx = np.mgrid[0:small, 0:small].astype(np.float32) / small
+    spot = np.exp(-(((xx - 0.72) ** 2 + (yy - 0.30) ** 2) / (2 * 0.45**2)))[..., None]
+    image: Array = np.array([0.66, 0.625, 0.57], np.float32) * (0.55 + 0.55 * spot)
+    pane = ((xx > 0.80) & (xx < 1.1) & (yy < 0.60)).astype(np.float32)[..., None]
+    image = image + pane * np.array([0.20, 0.21, 0.215], np.float32)
+    for _ in range(14):  # books on a shelf
+        x, y = rng.uniform(0, 0.24), rng.choice([0.16, 0.40, 0.64]) + rng.normal(0, 0.01)
+        box = (np.abs(xx - x) < rng.uniform(0.01, 0.03)) & (
+            np.abs(yy - y) < rng.uniform(0.05, 0.09)
+        )
+        colour = hsv(rng.uniform(10, 45), rng.uniform(0.1, 0.45), rng.uniform(0.2, 0.6))
+        image = np.where(box[..., None], image * 0.45 + colour * 0.55, image)
+    image = cv2.GaussianBlur(image.astype(np.float32), (0, 0), small * 0.035)
+    image = cv2.resize(image, (size, size), interpolation=cv2.INTER_CUBIC)
+    return linear(np.clip(image, 0, 1)).astype(np.float32)

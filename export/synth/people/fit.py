@@ -108,6 +108,48 @@ def fit_hair(pack: Pack, style: str, change: Array) -> Array:
     return (lifted + moved).astype(np.float32)
 
 
+def subdivided(
+    points: Array, faces: NDArray[np.int64], uv: Array, roundness: float = 0.7
+) -> tuple[Array, NDArray[np.int64], Array]:
+    """One step of Phong tessellation (Boubekeur and Alexa 2008): four triangles for each."""
+    normal = _face_normals(points, faces)
+    smooth = np.zeros_like(points)
+    for k in range(3):
+        np.add.at(smooth, faces[:, k], normal)
+    smooth = _unit(smooth)
+    pairs = np.sort(faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), 1)
+    edges, index = np.unique(pairs, axis=0, return_inverse=True)
+    a, b = points[edges[:, 0]], points[edges[:, 1]]
+    na, nb = smooth[edges[:, 0]], smooth[edges[:, 1]]
+    middle = (a + b) / 2
+    onto_a = middle - ((middle - a) * na).sum(1, keepdims=True) * na
+    onto_b = middle - ((middle - b) * nb).sum(1, keepdims=True) * nb
+    bent = (onto_a + onto_b) / 2
+    alike = np.clip((na * nb).sum(1, keepdims=True), 0, 1)  # folded cards stay as they are
+    middle = middle + roundness * alike * (bent - middle)
+    m = (len(points) + index.reshape(-1, 3)).astype(np.int64)
+    i, j, k = faces.T
+    new = np.concatenate(
+        [
+            np.stack([i, m[:, 0], m[:, 2]], 1),
+            np.stack([m[:, 0], j, m[:, 1]], 1),
+            np.stack([m[:, 2], m[:, 1], k], 1),
+            m,
+        ]
+    )
+    half = (uv + uv[:, [1, 2, 0]]) / 2  # at the middles of edges 01, 12, 20
+    new_uv = np.concatenate(
+        [
+            np.stack([uv[:, 0], half[:, 0], half[:, 2]], 1),
+            np.stack([half[:, 0], uv[:, 1], half[:, 1]], 1),
+            np.stack([half[:, 2], half[:, 1], uv[:, 2]], 1),
+            half,
+        ]
+    )
+    grown = np.concatenate([points, middle]).astype(np.float32)
+    return grown, new, new_uv.astype(np.float32)
+
+
 def flyaway_hairs(
     points: Array,
     faces: NDArray[np.int64],

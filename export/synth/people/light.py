@@ -173,7 +173,9 @@ def irradiance(
         (ambient.directions, 1 - person.rigid),
     ):
         part = (share > 0).nonzero().squeeze(1)
-        facing = (normals[part] @ directions.T).clamp(min=0)
+        facing = normals[part] @ directions.T
+        # Strands are lit from both sides of the card that carries them.
+        facing = torch.where(person.strands[part, None], facing.abs(), facing.clamp(min=0))
         lit = seen[part] * facing
         w = share[part, None]
         total.index_add_(0, part, w * (lit @ light.environment(directions)) * (4 / count))

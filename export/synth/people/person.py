@@ -54,6 +54,7 @@ class Person:
     expressions: Tensor  # (55, V0 * 3)
     rigid: Tensor  # (V,) share of the head's rotation
     carried: Tensor  # (V,) share of the head's translation
+    strands: Tensor  # (V,) bool, hair
     mouth_light: Tensor  # (V,) light that reaches the mouth's inside through open lips
     lid_share: Tensor  # (2, V) how much a vertex belongs to the left, right upper lid
     jaw_share: Tensor  # (V,) how much the opening jaw changes what a vertex sees
@@ -215,9 +216,17 @@ def _mouth_light(head: Array, count: int) -> Array:
 
 
 def build(
-    pack: Pack, traits: Traits, device: torch.device | str = "cpu", texture: int = 512
+    pack: Pack,
+    traits: Traits,
+    device: torch.device | str = "cpu",
+    texture: int = 512,
+    hair_levels: int = 0,
 ) -> Person:
-    """Make a person from traits; ``texture`` is the face texture's size in pixels."""
+    """Make a person from traits.
+
+    ``texture`` is the face texture's size in pixels; ``hair_levels`` subdivides the hair, for
+    close portraits.
+    """
     rng = np.random.default_rng(traits.seed)
     change = _head_shape(pack, traits)
     head = fit.fit_teeth(pack, fit.seal_lips(pack, pack.mean + change))
@@ -241,6 +250,8 @@ def build(
         light, alpha = textures.hair_texture(pack, traits)
         _, faces, hair_uv = pack.mesh("hair", traits.hair)
         points = fit.fit_hair(pack, traits.hair, change)
+        for _ in range(hair_levels):
+            points, faces, hair_uv = fit.subdivided(points, faces, hair_uv)
         span = mesh.part(points, faces, hair_uv, asset.HAIR)
         hair_faces = faces + span.start
         loose = fit.flyaway_hairs(points, faces, hair_uv, alpha, rng, traits.flyaways)
@@ -267,6 +278,8 @@ def build(
         rigid[worn] = 1.0
     if held is not None:
         rigid[held] = carried[held] = 0.0
+    strands = np.zeros(len(neutral), bool)
+    strands[hair_faces] = True
     lids = np.zeros((2, len(neutral)), np.float32)
     for k, side in enumerate(("Left", "Right")):
         size = np.linalg.norm(pack.expressions[_INDEX[f"eyeBlink{side}"]], axis=1)
@@ -315,6 +328,7 @@ def build(
         expressions=pack.cache[key],
         rigid=put(rigid),
         carried=put(carried),
+        strands=put(strands),
         mouth_light=put(_mouth_light(head, len(neutral))),
         lid_share=put(lids),
         jaw_share=put(jaw),
