@@ -142,11 +142,26 @@ def test_lips_follow_the_sound_and_neither_chance_nor_their_own_past() -> None:
     inn.predict[:3] = 0
     noise, previous = torch.randn(2, 126), torch.randn(2, 126)
     noise[1, 3:], previous[1, 3:] = noise[0, 3:], previous[0, 3:]
+    previous[:, 63:66] = 0  # the frame that inertia starts from
     audio, zeros = torch.randn(1, 10).expand(2, -1), torch.zeros(2, 16)
     time = torch.tensor([[1.0, 0.0]]).expand(2, -1)
     u, _ = net(noise, previous, time, audio, zeros, net.start(2), torch.zeros(2, 1))
     made = noise - u
     torch.testing.assert_close(made[0], made[1], rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_inertia_moves_lips_alone_and_lets_them_rest() -> None:
+    """A step of the lips is taken in shares of 1 - inertia; other channels are as drawn."""
+    net = small_denoise()
+    net.innovation.carried.fill_(1)
+    net.innovation.carried[[0, 63]] = 0
+    clean, previous = torch.ones(1, 126), torch.zeros(1, 126)
+    settled = net.settle(clean, previous)
+    keep = SMALL.inertia
+    assert settled[0, [0, 63]].tolist() == pytest.approx([1 - keep, 1 - keep**2])
+    assert torch.equal(settled[0, 1:63], clean[0, 1:63])
+    assert torch.equal(net.settle(clean, clean), clean)
 
 
 @torch.no_grad()

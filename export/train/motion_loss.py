@@ -88,8 +88,12 @@ class Example:
 
 
 def vary_sound(mel: Tensor) -> Tensor:
-    """Another gain, microphone and noise floor for log-mel (B, N, M)."""
+    """Another voice, gain, microphone and noise floor for log-mel (B, N, M)."""
     batch, _, mels = mel.shape
+    # A shift along the mel axis is a longer or shorter vocal tract.
+    shift = torch.randint(-2, 3, (batch, 1), device=mel.device)
+    bands = (torch.arange(mels, device=mel.device) + shift).clamp(0, mels - 1)  # (B, M)
+    mel = mel.gather(2, bands[:, None].expand_as(mel))
     phase = torch.linspace(0, torch.pi, mels, device=mel.device)
     waves = torch.stack([(k * phase).cos() for k in range(4)])  # (4, M)
     spread = torch.tensor([0.8, 0.6, 0.4, 0.3], device=mel.device)
@@ -253,7 +257,10 @@ def shortcut(
 def motion_loss(
     net: MotionNet, audio: Tensor, example: Example, c: Constants, *, jumps: bool = True
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Flow, energy score, lips and (with ``jumps``) shortcuts, from features (B, T, A)."""
+    """Energy score and lips in one step, and (with ``jumps``) the flow and its shortcuts.
+
+    ``audio`` (B, T, A) are the features of ``example``.
+    """
     denoise, valid = net.denoise, example.valid
     inn = denoise.innovation
     with torch.autocast(audio.device.type, enabled=False):
@@ -263,37 +270,36 @@ def motion_loss(
     context = denoise.context(example.previous, audio, example.conditions)
 
     shape, device = clean.shape[:2], clean.device
-    one, none = torch.ones(*shape, 1, device=device), torch.zeros(*shape, 1, device=device)
-    flow = draw_times((*shape, 1), device)
-    pairs = [torch.cat([flow, flow], -1), *[torch.cat([one, none], -1)] * 2]
+    once = torch.tensor([1.0, 0.0], device=device).expand(*shape, 2)
+    pairs = [once, once]
     if jumps:
-        pairs.append(draw_steps(shape, device))
-    times = torch.stack(pairs)  # (3 or 4, B, T, 2)
+        flow = draw_times((*shape, 1), device)
+        pairs += [torch.cat([flow, flow], -1), draw_steps(shape, device)]
+    times = torch.stack(pairs)  # (2 or 4, B, T, 2)
     noise = torch.randn(len(times), *clean.shape, device=device)
     t = times[..., :1]
     z = (1 - t) * clean + t * noise
     ends = denoise.endpoint(z, times, context, reading).float()
 
-    error = ((ends[0] - clean).square() * c.weight).mean(-1)
-    mouth = ((ends[1] - clean).square() * c.weight * c.groups[0]).mean(-1)
+    mouth = ((ends[0] - clean).square() * c.weight * c.groups[0]).mean(-1)
     with torch.autocast(audio.device.type, enabled=False):
-        moved = inn.colour(ends[1], mean)
+        moved = inn.colour(ends[0], mean)
         gap = mean_over(lips(moved, example.motion, c), valid)
         step = mean_over(unsteady(moved, example.motion), valid)
     parts = {
-        "flow": mean_over(error, valid),
         "mouth": mean_over(mouth, valid),
-        "energy": mean_over(spread_score(ends[1], ends[2], clean, c), valid),
+        "energy": mean_over(spread_score(ends[0], ends[1], clean, c), valid),
         "closure": gap,
         "unsteady": step,
     }
-    total = 0.7 * parts["flow"] + parts["mouth"] + 0.5 * parts["energy"] + 20 * gap + 2 * step
+    total = parts["mouth"] + parts["energy"] + 20 * gap + 5 * step
     if jumps:
+        error = ((ends[2] - clean).square() * c.weight).mean(-1)
         with torch.no_grad():
             target = shortcut(denoise, z[3], times[3], context, reading)
         jump = ((ends[3] - target).square() * c.weight).mean(-1)
-        parts["shortcut"] = mean_over(jump, valid)
-        total = total + parts["shortcut"]
+        parts |= {"flow": mean_over(error, valid), "shortcut": mean_over(jump, valid)}
+        total = total + parts["flow"] + parts["shortcut"]
     return total, parts
 
 
