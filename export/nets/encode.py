@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vivant import latent
 from vivant.export.nets.layers import SLOPE, Block, conv, fold, quiet, upsample
-from vivant.export.nets.pose import SCALE, load_rig
+from vivant.export.nets.pose import SCALE, load_rig, rotation
 
 PHOTO = 48
 """Leading feature channels: the photo itself, 4x4 pixels folded into channels."""
@@ -20,6 +20,9 @@ LEARNED = 28
 CHANNELS = PHOTO + PRIOR + LEARNED
 SEGMENTS = 8
 """Classes of the auxiliary segmentation head (training only)."""
+
+UNSEEN = ("skull", "ear", "neck", "chest", "shoulder", "sternum", "teeth", "tongue", "hairline")
+"""Keypoints that hair, clothes or lips often hide."""
 
 Encoded = tuple[Tensor, Tensor, Tensor]
 
@@ -46,14 +49,17 @@ class Encode(nn.Module):
 
     A residual pyramid down to 8x8; a feature pyramid back up to 64x64. Keypoints are the
     centres of mass of 64x64 heat maps (integral regression, Sun et al. 2018) plus a global
-    offset, so that those outside the frame can be told too.
+    offset, so that those outside the frame can be told too; their depth is the generic head's
+    in the pose found, plus an offset.
     """
 
     scale: Tensor
     ramp: Tensor
     order: Tensor
-    shape: Tensor
+    delta: Tensor
+    pivot: Tensor
     pupils: Tensor
+    facial: Tensor
     neutral: Tensor
     low: Tensor
     high: Tensor
@@ -81,16 +87,21 @@ class Encode(nn.Module):
         self.squeeze = conv(w4, 32, 1)
         self.summary = nn.Sequential(nn.Linear(32 * 64, 256), act)
         self.offset = nn.Linear(256, 3 * self.count)
-        quiet(self.offset, 0.05)
-        self.regress = nn.Sequential(nn.Linear(256 + 3 * self.count, 256), act, nn.Linear(256, 63))
+        quiet(self.offset, 0.25)
+        self.linear = nn.Linear(2 * self.count, 63)
+        quiet(self.linear, 0.0)
+        self.regress = nn.Sequential(nn.Linear(256 + 2 * self.count, 256), act, nn.Linear(256, 63))
         self.register_buffer("scale", torch.tensor(SCALE)[None])
         ramp = (torch.arange(64, dtype=torch.float32) + 0.5) / 64
         self.register_buffer("ramp", ramp)
         self.register_buffer("order", torch.arange(PHOTO).view(16, 3).t().reshape(-1))
-        self.register_buffer("shape", torch.from_numpy(rig.neutral.copy())[None] * 0.165)
+        self.register_buffer("delta", torch.from_numpy(rig.delta.reshape(57, -1).copy()))
+        self.register_buffer("pivot", torch.from_numpy(rig.pivot.copy())[None, None])
         pupils = torch.zeros(2, self.count)
         pupils[0, rig.names.index("pupilRight")] = pupils[1, rig.names.index("pupilLeft")] = 1
         self.register_buffer("pupils", pupils)
+        seen = [float(not name.startswith(UNSEEN)) for name in rig.names]
+        self.register_buffer("facial", torch.tensor([seen]) / sum(seen))
         self.register_buffer("neutral", torch.from_numpy(rig.neutral.copy())[None])
         low = [0.0 if unit == "weight" else -60.0 for unit in latent.UNITS]
         high = [1.0 if unit == "weight" else 60.0 for unit in latent.UNITS]
@@ -114,21 +125,32 @@ class Encode(nn.Module):
         x_mean, y_mean = torch.matmul(across, self.ramp), torch.matmul(down, self.ramp)  # (B, K)
         summary = self.summary(self.squeeze(x8).float().reshape(batch, 32 * 64))
         offset = self.offset(summary).float().reshape(batch, self.count, 3)
-        # The centre of mass finds image positions; depth comes from the mean shape.
-        depth = self.shape[:, :, 2].expand(batch, -1)
-        keypoints = torch.stack([x_mean, y_mean, depth], -1) + 0.1 * offset
-        known = self.relative(keypoints.detach()).reshape(batch, 3 * self.count)
-        code = self.regress(torch.cat([summary.float(), known], 1)).float() * self.scale
+        plane = torch.stack([x_mean, y_mean], -1) + 0.02 * offset[..., :2]
+        known = self.relative(plane.detach())
+        code = self.linear(known) + self.regress(torch.cat([summary.float(), known], 1)).float()
+        code = code * self.scale
+        depth = self.depth(plane, code).detach() + 0.02 * offset[..., 2]
+        keypoints = torch.cat([plane, depth[..., None]], -1)
         features = torch.cat([self.keep(portrait), self.appearance(y64).float()], 1)
         return Analysis(features, keypoints, code, self.segment(y64), across, down)
 
-    def relative(self, keypoints: Tensor) -> Tensor:
-        """How keypoints differ from the mean neutral head of their place and size, (B, K, 3)."""
-        pair = torch.matmul(self.pupils, keypoints)  # (B, 2, 3)
-        gap = pair[:, 1:] - pair[:, :1]
-        size = torch.sqrt((gap * gap).sum(-1, keepdim=True) + 1e-4)
-        middle = 0.5 * (pair[:, :1] + pair[:, 1:])
-        return 3 * ((keypoints - middle) / size - self.neutral)
+    def relative(self, plane: Tensor) -> Tensor:
+        """Image positions of the keypoints (B, K, 2) less place and size, (B, 2K)."""
+        away = plane - torch.matmul(self.facial, plane)
+        size = torch.sqrt(torch.matmul((away * away).sum(-1), self.facial[0]) + 1e-6)
+        return (away / size[:, None, None]).reshape(plane.shape[0], 2 * self.count)
+
+    def depth(self, plane: Tensor, code: Tensor) -> Tensor:
+        """Depth the generic head would have in this pose and expression, (B, K), frame."""
+        turn = rotation(code[:, 57:60])  # (B, 3, 3)
+        moved = torch.matmul(code[:, :57], self.delta).view(-1, self.count, 3)
+        arm = self.neutral + moved - self.pivot
+        posed = torch.matmul(arm, turn[:, 2, :, None])[..., 0] + self.pivot[..., 2]  # (B, K) IPD
+        pair = torch.matmul(self.pupils, plane)
+        gap = pair[:, 1] - pair[:, 0]
+        across = turn[:, 0, 0] * turn[:, 0, 0] + turn[:, 1, 0] * turn[:, 1, 0]
+        size = torch.sqrt(((gap * gap).sum(-1) + 1e-6) / (across + 1e-3))
+        return posed * size[:, None]
 
     def keep(self, portrait: Tensor) -> Tensor:
         """The photo as feature channels, (B, 48, 64, 64), in the order of ``pixel_shuffle``."""

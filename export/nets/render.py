@@ -30,6 +30,8 @@ CODE = 128
 """Width of the steering code."""
 STILL = 25.0
 """Gate 1 - exp(-STILL |normalised motion change|^2): the photo's own motion returns the photo."""
+STEP = 0.01
+"""Flow, in frame fractions, of one unit of the residual head: small, so that its noise is."""
 REST = -2.0
 """Initial logit of every occlusion: paint only where learned to."""
 
@@ -178,7 +180,7 @@ class Render(nn.Module):
         self.up64 = conv(w2, w1)
         self.back64 = Steered(w1, CODE)
         self.residual = conv(w1, 2 * 4)
-        quiet(self.residual, 0.02)
+        quiet(self.residual, 0.2)
         self.detail = conv(w1, 16 * 4)
         self.blend = conv(16 + 3 + 2, 24)
         self.leave = conv(24, 5 * 4)
@@ -212,9 +214,10 @@ class Render(nn.Module):
         matte = torch.sigmoid(2 * sample_at(prior[:, 0:1], line, line, first.flow))
         still = torch.sigmoid(2 * resize(prior[:, 0:1], FLOW))
         flow = first.flow * matte
-        shown = sample(photo, flow)  # (B, 3, 128, 128)
-
-        flow64 = F.avg_pool2d(flow, 2)
+        # Flow is taught by exact flow alone: through pictures its gradient is mostly noise.
+        fixed = flow.detach()
+        shown = sample(photo, fixed)  # (B, 3, 128, 128)
+        flow64 = F.avg_pool2d(fixed, 2)
         appearance = sample(features[:, PHOTO + PRIOR :], flow64)
         maps = torch.cat([first.maps, first.local, matte, still, flow * 8, first.heats], 1)
         x = torch.cat([appearance, fold(shown - 0.5), F.avg_pool2d(maps, 2)], 1)
@@ -228,8 +231,8 @@ class Render(nn.Module):
         x32 = self.back32(self.act(upsample(self.up32(x16)) + x32), code)
         x64 = self.back64(self.act(upsample(self.up64(x32)) + x64), code)
 
-        flow = flow + F.pixel_shuffle(self.residual(x64), 2).float() * (0.1 * gate)
-        shown = sample(photo, flow)
+        flow = flow + F.pixel_shuffle(self.residual(x64), 2).float() * (STEP * gate)
+        shown = sample(photo, flow.detach())
         detail = F.pixel_shuffle(self.detail(x64), 2)  # (B, 16, 128, 128)
         detail = self.act(self.blend(torch.cat([detail, shown - 0.5, matte, still], 1)))
         out = F.pixel_shuffle(self.leave(detail), 2).float()  # (B, 5, 256, 256)
@@ -268,7 +271,7 @@ class Render(nn.Module):
             mix = painter.mix[:, self.mirror] if k == 2 else painter.mix
             xs, ys = painter.axes(posed.anchors[:, k], posed.size, hand)
             first = first_flow(self.poser, posed, xs, ys, prior, mix)
-            crop = sample_at(photo, xs, ys, first.flow)
+            crop = sample_at(photo, xs, ys, first.flow.detach())
             if k == 0:
                 window = painter(first, crop, code, hand)
                 layers.append(painter.paste(window, posed.anchors[:, 0], posed.size, hand))

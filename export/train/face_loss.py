@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vivant import latent
 from vivant.export.nets.encode import PHOTO, Analysis, Encode
 from vivant.export.nets.pose import load_rig
 from vivant.export.nets.render import PAINT, Render
-from vivant.export.nets.warp import centres, composite, resize
+from vivant.export.nets.warp import centres, resize, sample
 
 FRAME = 512
 """Pixels of the frame in which flow and keypoint errors are stated."""
@@ -34,6 +35,13 @@ class Regions:
             if name.startswith(("skull", "chest", "shoulder", "sternum", "tongue", "teethLower")):
                 weight[k] = 0.3
         self.points = weight / weight.mean()
+        code = torch.ones(latent.SIZE, device=device)
+        for name, k in latent.INDEX.items():
+            if name in latent.HEAD[:3]:
+                code[k] = 6.0
+            elif name.startswith(("gaze", "jaw", "eyeBlink")):
+                code[k] = 2.0
+        self.code = code / code.mean()
 
     def blobs(self, points: Tensor, size: int) -> tuple[Tensor, Tensor]:
         """Soft regions around mouth and eyes, (B, 1, size, size) each, from (B, K, 3)."""
@@ -114,7 +122,7 @@ def encoder_loss(
     depth = error[..., 2:].abs().mean(-1)
     plane = torch.sqrt((error[..., :2] ** 2).sum(-1) + 1e-4)
     keypoint = ((plane + 0.5 * depth) * regions.points).mean()
-    known = robust((found.motion - code) / encode.scale, 0.1).mean()
+    known = (robust((found.motion - code) / encode.scale, 0.1) * regions.code).mean()
     person = (segment > 0).float()[:, None]
     matte = F.binary_cross_entropy_with_logits(2 * found.features[:, PHOTO : PHOTO + 1], person)
     classes = F.cross_entropy(found.segment.float(), segment.long(), label_smoothing=0.02)
@@ -133,8 +141,9 @@ def face_loss(
 ) -> Result:
     """The whole loss of one batch (see ``face_data.to_device``).
 
-    ``trust`` is the share of samples rendered from the encoder's own keypoints and motion code
-    rather than the true ones.
+    ``trust`` is the share of samples rendered from the encoder's own keypoints rather than the
+    true ones. Their motion code is the true one: where the encoder errs in it, another frame
+    would be right, and no target shows that frame.
     """
     sources = len(batch["photo"])
     seen = torch.cat([batch["seen"], batch["more"]])
@@ -150,12 +159,13 @@ def face_loss(
     points = torch.where(
         believe[:, None, None], found.keypoints[:sources].detach(), batch["points"]
     )
-    code = torch.where(believe[:, None], found.motion[:sources].detach(), batch["code"])
     # Paint is judged against undamaged pictures, so the photo that paint sees is undamaged too.
     learned = found.features[:sources, PHOTO:]
     features = torch.cat([encode.keep(batch["photo"]), learned], 1)
     drivers = len(batch["motion"]) // sources
-    many = [x.repeat_interleave(drivers, 0) for x in (features, points, code, batch["photo"])]
+    many = [
+        x.repeat_interleave(drivers, 0) for x in (features, points, batch["code"], batch["photo"])
+    ]
     features, points, code, photo = many
     motion = batch["motion"]
     flow, occlusion, paint, first = render.predict(features, points, code, motion)
@@ -170,7 +180,8 @@ def face_loss(
     flow_loss, first_loss = average(flow_error, shown), average(first_error, shown)
     rough = sum(e.abs().mean() for e in edges((flow - first) * FRAME))
 
-    out = composite(photo, flow, occlusion, paint)
+    warped = sample(photo, resize(flow.detach(), PAINT))
+    out = warped * (1 - occlusion) + paint * occlusion
     weight256 = resize(weight, PAINT)
     light = average(robust(out - target, 0.01), weight256)
     sharp = gradient_l1(out, target, weight256)
@@ -183,9 +194,11 @@ def face_loss(
     unsure = F.binary_cross_entropy(
         occlusion.clamp(1e-4, 1 - 1e-4), hidden, weight=free, reduction="mean"
     )
-    lazy = (occlusion * (1 - hidden) * free).mean()
-    total = total + 0.3 * flow_loss + 0.2 * first_loss + 0.02 * rough
-    total = total + 12 * light + 8 * sharp + 6 * painted + 0.25 * unsure + 0.5 * lazy
+    # The photo has twice the paint's resolution: where its warp is right, it is to be kept.
+    wrong = F.avg_pool2d((warped.detach() - target).abs().mean(1, keepdim=True), 5, 1, 2)
+    lazy = average(occlusion * torch.exp(-wrong / 0.04), 0.3 + 2 * close)
+    total = total + 1.0 * flow_loss + 0.5 * first_loss + 0.02 * rough
+    total = total + 12 * light + 8 * sharp + 6 * painted + 0.25 * unsure + 1.5 * lazy
     error = (out.detach() - target) ** 2
     face = resize(((segment != 0) & (segment != 3)).float()[:, None], PAINT)
     epe = ((flow.detach() - batch["flow"]) * FRAME).norm(dim=1, keepdim=True)
