@@ -10,7 +10,18 @@ import torch
 
 from vivant import latent
 from vivant.errors import UsageError
-from vivant.export.synth.people import camera, flow, keypoints, light, motions, pack, raster, shard
+from vivant.export.synth.people import (
+    camera,
+    fit,
+    flow,
+    headwear,
+    keypoints,
+    light,
+    motions,
+    pack,
+    raster,
+    shard,
+)
 from vivant.export.synth.people.light import Light, unit
 from vivant.export.synth.people.person import Person
 from vivant.export.synth.people.render import Frame, Scene, render
@@ -75,6 +86,7 @@ def ball(rows: int = 80) -> Person:
         hair_alpha=torch.zeros(2, 2),
         hair_tangent=torch.zeros(count, 3),
         garment_texture=torch.zeros(2, 2, 3),
+        cap_texture=torch.zeros(2, 2, 3),
         expressions=torch.zeros(55, count * 3),
         rigid=torch.ones(count),
         carried=torch.ones(count),
@@ -345,6 +357,37 @@ def test_a_missing_pack_is_explained(tmp_path: Path) -> None:
     np.savez(other, a=np.zeros(1))
     with pytest.raises(UsageError, match="not an asset pack"):
         pack.load(other)
+
+
+def test_shell_hair_thins_out_toward_its_tips() -> None:
+    """Layers of curls get sparser from the skin outward, so that their outline is fuzzy."""
+    light, alpha = headwear.shell_texture("curls")
+    rows = alpha.reshape(headwear.LAYERS, -1).mean(1)[::-1]  # layer 0 is the bottom row
+    assert light.shape == alpha.shape
+    assert rows[0] > 0.85
+    assert rows[-1] < 0.5
+    assert (np.diff(rows) < 0.02).all()
+
+
+def test_subdivision_keeps_flat_surfaces_and_their_texture() -> None:
+    """Four triangles for each; a plane stays a plane and uv stays linear on it."""
+    points = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0]], np.float32)
+    faces = np.array([[0, 1, 2], [1, 3, 2]])
+    uv = points[faces][..., :2]
+    grown, finer, finer_uv = fit.subdivided(points, faces, uv)
+    assert len(finer) == 8
+    assert np.allclose(grown[finer][..., :2], finer_uv, atol=1e-6)
+    assert np.linalg.norm(fit.face_normals(grown, finer), axis=1).sum() == pytest.approx(2.0)
+
+
+def test_tubes_have_their_radius() -> None:
+    """Spectacle frames are as thick as asked, all along a closed rim."""
+    turn = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+    rim = np.stack([3 * np.cos(turn), 2 * np.sin(turn), np.zeros(40)], 1)
+    points, faces = fit.tube(rim, 0.1, closed=True)
+    distance = np.linalg.norm(points.reshape(40, -1, 3) - rim[:, None], axis=-1)
+    assert np.allclose(distance, 0.1, atol=1e-5)
+    assert faces.max() == len(points) - 1
 
 
 def test_hsv_matches_the_primary_colours() -> None:

@@ -49,6 +49,7 @@ def sitter(assets: Pack, seed: int = SEED) -> Traits:
         identity=traits.identity * 0.45,
         axes=axes,
         hair="long01",
+        scalp="long01",
         hair_colour=hair,
         brow="eyebrow001",
         brow_density=1.35,
@@ -72,6 +73,7 @@ def sitter(assets: Pack, seed: int = SEED) -> Traits:
         garment_mix=1.0,
         pattern=0.0,
         glasses=None,
+        cap=None,
         microphone=None,
         lid=0.05,
         squint=0.06,
@@ -107,7 +109,7 @@ def developed(image: Array, seed: int = 0) -> Array:
     yy, xx = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j].astype(np.float32)
     linear = linear * (1 - 0.16 * ((xx**2 + yy**2) / 2)[..., None] ** 1.2)
     out = np.clip(linear, 0, 1) ** (1 / 2.2)
-    grain = rng.normal(0, 0.012, (size, size, 1)) + rng.normal(0, 0.006, (size, size, 3))
+    grain: Array = rng.normal(0, 0.012, (size, size, 1)) + rng.normal(0, 0.006, (size, size, 3))
     grain = cv2.GaussianBlur(grain.astype(np.float32), (0, 0), 0.7)
     return np.clip(out + grain * (1 - 0.5 * out), 0, 1).astype(np.float32)
 

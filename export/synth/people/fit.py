@@ -22,11 +22,13 @@ At rest adults show 1 to 4 mm of the upper incisors and little of the lower (Vig
 Mesh = tuple[Array, NDArray[np.int64]]
 
 
-def _unit(v: Array) -> Array:
+def unit_rows(v: Array) -> Array:
+    """Vectors (..., 3) scaled to length 1."""
     return v / (np.linalg.norm(v, axis=-1, keepdims=True) + 1e-9)
 
 
-def _face_normals(points: Array, faces: NDArray[np.int64]) -> Array:
+def face_normals(points: Array, faces: NDArray[np.int64]) -> Array:
+    """Normals of triangles (T, 3), as long as twice their area."""
     a, b, c = (points[faces[:, k]] for k in range(3))
     return np.cross(b - a, c - a)
 
@@ -52,7 +54,7 @@ def fit_teeth(pack: Pack, head: Array) -> Array:
         drop = np.where(jaw < -0.3, LOWER_DROP, UPPER_DROP).astype(np.float32)
         pack.cache["teeth"] = (near, inside, front, drop)
     near, inside, front, drop = pack.cache["teeth"]
-    normal = _unit(_face_normals(head, near))
+    normal = unit_rows(face_normals(head, near))
     centre = head[near].mean(1)
     tree = cKDTree(centre)
     head = head.copy()
@@ -82,7 +84,7 @@ def blink_clearance(pack: Pack, head: Array, closed: Array, centres: Array, radi
     out = np.zeros(2, np.float32)
     for eye, (globe, centre, radius) in enumerate(zip(asset.GLOBES, centres, radii, strict=True)):
         faces = skin[np.linalg.norm(closed[skin].mean(1) - centre, axis=1) < 1.6 * radius]
-        normal = _unit(_face_normals(closed, faces))
+        normal = unit_rows(face_normals(closed, faces))
         middle = closed[faces].mean(1)[normal[:, 2] > 0.2]
         points = head[globe]
         front = points[points[:, 2] - centre[2] > 0.75 * radius]
@@ -102,7 +104,7 @@ def fit_hair(pack: Pack, style: str, change: Array) -> Array:
         weight = np.exp(-((distance / (1.2 * distance[:, :1] + 1.0)) ** 2))
         pack.cache[key] = (j, (weight / weight.sum(1, keepdims=True)).astype(np.float32))
     j, weight = pack.cache[key]
-    outward = _unit(points - np.array([0, 4.0, 0], np.float32))
+    outward = unit_rows(points - np.array([0, 4.0, 0], np.float32))
     lifted = points + outward * 0.12 * (points[:, 1:2] > 2)  # clear of the scalp
     moved = np.einsum("nk,nkc->nc", weight, change[asset.SKIN][j])
     return (lifted + moved).astype(np.float32)
@@ -112,11 +114,11 @@ def subdivided(
     points: Array, faces: NDArray[np.int64], uv: Array, roundness: float = 0.7
 ) -> tuple[Array, NDArray[np.int64], Array]:
     """One step of Phong tessellation (Boubekeur and Alexa 2008): four triangles for each."""
-    normal = _face_normals(points, faces)
+    normal = face_normals(points, faces)
     smooth = np.zeros_like(points)
     for k in range(3):
         np.add.at(smooth, faces[:, k], normal)
-    smooth = _unit(smooth)
+    smooth = unit_rows(smooth)
     pairs = np.sort(faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), 1)
     edges, index = np.unique(pairs, axis=0, return_inverse=True)
     a, b = points[edges[:, 0]], points[edges[:, 1]]
@@ -167,10 +169,10 @@ def flyaway_hairs(
     d1, d2 = uv[:, 1] - uv[:, 0], uv[:, 2] - uv[:, 0]
     det = d1[:, 0] * d2[:, 1] - d1[:, 1] * d2[:, 0]
     det = np.where(np.abs(det) < 1e-9, 1e-9, det)
-    strand = _unit((d2[:, :1] * e1 - d1[:, :1] * e2) / det[:, None])
+    strand = unit_rows((d2[:, :1] * e1 - d1[:, :1] * e2) / det[:, None])
     middle, mid_uv = corner.mean(1), uv.mean(1)
-    outward = _unit(middle - np.array([0, 3.0, 0], np.float32))
-    normal = _unit(normal)
+    outward = unit_rows(middle - np.array([0, 3.0, 0], np.float32))
+    normal = unit_rows(normal)
     normal = normal * np.sign((normal * outward).sum(1, keepdims=True) + 1e-9)
     h, w = alpha.shape
     solid = alpha[
@@ -225,16 +227,16 @@ def _garment_table(pack: Pack, name: str, samples: int = 14000) -> _GarmentTable
     key = f"garment/{name}"
     if key not in pack.cache:
         points, faces, _ = pack.mesh("cloth", name)
-        normals = _face_normals(points, faces)
+        normals = face_normals(points, faces)
         smooth = np.zeros_like(points)
         for k in range(3):
             np.add.at(smooth, faces[:, k], normals)
-        smooth = _unit(smooth)
+        smooth = unit_rows(smooth)
         distance, j = cKDTree(pack.mean[asset.SKIN]).query(points, k=24)
         weight = np.exp(-((distance / (1.2 * distance[:, :1] + 1.5)) ** 2))
         rng = np.random.default_rng(0)
         high = faces[points[faces][..., 1].max(1) > -24]
-        area = np.linalg.norm(_face_normals(points, high), axis=1)
+        area = np.linalg.norm(face_normals(points, high), axis=1)
         face = high[rng.choice(len(high), samples, p=area / area.sum())]
         inside = rng.dirichlet([1, 1, 1], samples).astype(np.float32)
         at = (points[face] * inside[..., None]).sum(1)
@@ -251,7 +253,7 @@ def _garment_table(pack: Pack, name: str, samples: int = 14000) -> _GarmentTable
             follow=np.exp(-np.maximum(distance[:, :1] - 2.0, 0) / 6.0).astype(np.float32),
             face=face,
             inside=inside,
-            normal=_unit((smooth[face] * inside[..., None]).sum(1)).astype(np.float32),
+            normal=unit_rows((smooth[face] * inside[..., None]).sum(1)).astype(np.float32),
             from_edge=cKDTree(border).query(at)[0].astype(np.float32),
         )
     return pack.cache[key]
@@ -287,8 +289,8 @@ def tube(path: Array, radius: float, closed: bool, sides: int = 6) -> Mesh:
     n = len(path)
     ahead = np.roll(path, -1, 0) if closed else np.concatenate([path[1:], path[-1:]])
     behind = np.roll(path, 1, 0) if closed else np.concatenate([path[:1], path[:-1]])
-    tangent = _unit(ahead - behind)
-    side = _unit(np.cross(tangent, np.array([0.31, 0.77, 0.56])))
+    tangent = unit_rows(ahead - behind)
+    side = unit_rows(np.cross(tangent, np.array([0.31, 0.77, 0.56])))
     other = np.cross(tangent, side)
     turn = np.arange(sides) * 2 * np.pi / sides
     ring = side[:, None] * np.cos(turn)[:, None] + other[:, None] * np.sin(turn)[:, None]

@@ -31,6 +31,7 @@ _CLASS = {
     asset.FLYAWAY: HAIR,
     asset.FRAME: ACCESSORIES,
     asset.OCCLUDER: ACCESSORIES,
+    asset.CAP: ACCESSORIES,
 }
 _TOLERANCE = 0.0018
 """Relative depth within which two surfaces are the same: 1.8 mm at a metre, two pixels' slope."""

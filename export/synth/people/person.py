@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vivant import latent
-from vivant.export.synth.people import fit, keypoints, textures
+from vivant.export.synth.people import fit, headwear, keypoints, textures
 from vivant.export.synth.people import pack as asset
 from vivant.export.synth.people.pack import Array, Pack
 from vivant.export.synth.people.sample import Traits
@@ -51,6 +51,7 @@ class Person:
     hair_alpha: Tensor  # (h, w)
     hair_tangent: Tensor  # (V, 3) strand direction at rest
     garment_texture: Tensor  # (h, w, 3)
+    cap_texture: Tensor  # (h, w, 3)
     expressions: Tensor  # (55, V0 * 3)
     rigid: Tensor  # (V,) share of the head's rotation
     carried: Tensor  # (V,) share of the head's translation
@@ -247,24 +248,38 @@ def build(
     hair_faces: NDArray[np.int64] = np.zeros((0, 3), np.int64)
     hair_uv: Array = np.zeros((0, 3, 2), np.float32)
     if traits.hair != "none":
-        light, alpha = textures.hair_texture(pack, traits)
-        _, faces, hair_uv = pack.mesh("hair", traits.hair)
-        points = fit.fit_hair(pack, traits.hair, change)
+        if traits.hair in headwear.SHELLS:
+            key = f"shell/{traits.hair}"
+            if key not in pack.cache:
+                pack.cache[key] = headwear.shell_texture(traits.hair)
+            light, alpha = pack.cache[key]
+            points, faces, hair_uv = headwear.shell_hair(pack, traits.hair, head)
+        else:
+            light, alpha = textures.hair_texture(pack, traits)
+            _, faces, hair_uv = pack.mesh("hair", traits.hair)
+            points = fit.fit_hair(pack, traits.hair, change)
         for _ in range(hair_levels):
             points, faces, hair_uv = fit.subdivided(points, faces, hair_uv)
         span = mesh.part(points, faces, hair_uv, asset.HAIR)
         hair_faces = faces + span.start
-        loose = fit.flyaway_hairs(points, faces, hair_uv, alpha, rng, traits.flyaways)
+        loose = None
+        if traits.hair not in headwear.SHELLS:
+            loose = fit.flyaway_hairs(points, faces, hair_uv, alpha, rng, traits.flyaways)
         if loose is not None:
             fly = mesh.part(*loose, asset.FLYAWAY)
             hair_faces = np.concatenate([hair_faces, loose[1] + fly.start])
             hair_uv = np.concatenate([hair_uv, loose[2]])
     _, cloth_faces, cloth_uv = pack.mesh("cloth", traits.garment)
     cloth = mesh.part(garment, cloth_faces, cloth_uv, asset.GARMENT)
-    worn = None
+    worn = []
     if traits.glasses is not None:
         frame = fit.glasses(traits.glasses, head, pupils)
-        worn = mesh.part(*frame, None, asset.FRAME)
+        worn.append(mesh.part(*frame, None, asset.FRAME))
+    cap_texture = np.zeros((2, 2, 3), np.float32)
+    if traits.cap is not None:
+        cap, cap_uv = headwear.cap(pack, head)
+        worn.append(mesh.part(*cap, cap_uv, asset.CAP))
+        cap_texture = headwear.knitted(traits.seed, traits.cap)
     held = None
     if traits.microphone is not None:
         held = mesh.part(*fit.microphone(traits.microphone), None, asset.OCCLUDER)
@@ -274,8 +289,8 @@ def build(
     rigid[cloth] *= 0.5
     rigid[bust] *= 1 - 0.5 * bust_share
     carried = np.ones(len(neutral), np.float32)
-    if worn is not None:
-        rigid[worn] = 1.0
+    for span in worn:
+        rigid[span] = 1.0
     if held is not None:
         rigid[held] = carried[held] = 0.0
     strands = np.zeros(len(neutral), bool)
@@ -325,6 +340,7 @@ def build(
         hair_alpha=put(alpha),
         hair_tangent=put(_strand_tangent(neutral, hair_faces, hair_uv)),
         garment_texture=put(textures.garment_texture(pack, traits)),
+        cap_texture=put(cap_texture),
         expressions=pack.cache[key],
         rigid=put(rigid),
         carried=put(carried),

@@ -56,6 +56,11 @@ FEMALE_HAIR = (
 )
 MALE_HAIR = (*("short01", "short02", "short04") * 4, "short03", "none", "none")
 
+SHELL_STYLES = ("afro", "curls", "crop")
+"""Styles grown from the scalp instead of taken from the pack."""
+SHELL_SCALP = "short04"
+"""The style whose scalp mask bounds them."""
+
 
 @dataclass
 class Glasses:
@@ -98,7 +103,9 @@ class Traits:
     brow_density: float
     brow_colour: Array
     hair: str
-    """Style, or ``none``."""
+    """Style of the pack, shell style, or ``none``."""
+    scalp: str
+    """Style whose scalp is painted in hair colour, or ``none``."""
     hair_colour: Array
     flyaways: int
     beard: float
@@ -126,6 +133,8 @@ class Traits:
     rest: Array
     """Resting expression without the lids, (55,)."""
     glasses: Glasses | None
+    cap: Array | None
+    """Colour of a knitted cap; none for most persons."""
     microphone: NDArray[np.float32] | None
     """Position, cm, of a microphone held before the chest or chin; none for most persons."""
 
@@ -214,6 +223,13 @@ def sample_person(rng: np.random.Generator, pack: Pack) -> Traits:
     style = str(rng.choice(styles))
     if female and rng.random() < 0.05:
         style = "bob02"  # rare: its fringe hides one eye
+    if rng.random() < {"dark": 0.45, "mid": 0.12, "light": 0.06}[tone]:
+        style = str(rng.choice(["afro", "curls", "crop"]))
+    cap = None
+    if rng.random() < 0.05:
+        style, cap = "none", hsv(rng.uniform(0, 360), rng.uniform(0, 0.7), rng.uniform(0.1, 0.8))
+        cap = cap**2.2
+    scalp = SHELL_SCALP if style in SHELL_STYLES else style
     bearded = not female and rng.random() < 0.55
     iris_shares = (
         [0.3, 0.25, 0.15, 0.08, 0.15, 0.07] if tone == "light" else [0.35, 0.62, 0.03, 0, 0, 0]
@@ -245,6 +261,7 @@ def sample_person(rng: np.random.Generator, pack: Pack) -> Traits:
         brow_density=rng.uniform(0.9, 1.5),
         brow_colour=np.minimum(hair_colour * 0.7, 0.16),
         hair=style,
+        scalp=scalp,
         hair_colour=hair_colour.astype(np.float32),
         flyaways=int(rng.uniform(200, 700)),
         beard=rng.uniform(0.3, 1.0) if bearded else 0.0,
@@ -271,5 +288,6 @@ def sample_person(rng: np.random.Generator, pack: Pack) -> Traits:
         skew=rng.normal(0, 0.07, 55).astype(np.float32),
         rest=_rest(rng),
         glasses=_glasses(rng) if rng.random() < 0.16 else None,
+        cap=cap,
         microphone=_colour(rng, (-6, 6), (-17, -9), (12, 17)) if rng.random() < 0.03 else None,
     )

@@ -208,6 +208,10 @@ def _materials(points: Points, person: Person, posed: Posed) -> _Surface:
     if len(at):
         s.albedo[at] = sample_texture(person.garment_texture, points.uv[at])
         s.rough[at], s.gloss[at] = 0.7, 0.5
+    at = (points.material == asset.CAP).nonzero().squeeze(1)
+    if len(at):
+        s.albedo[at] = sample_texture(person.cap_texture, points.uv[at])
+        s.rough[at], s.gloss[at] = 0.9, 0.2
     at = (points.material == asset.FRAME).nonzero().squeeze(1)
     if len(at) and traits.glasses is not None:
         s.albedo[at] = torch.tensor(traits.glasses.colour, device=device)

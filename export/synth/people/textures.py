@@ -164,8 +164,8 @@ def skin_textures(
             log = _painted_face(pack, traits, log, rng)
         albedo = np.exp(log)
         label = np.zeros((s, s), np.uint8)
-        if traits.hair != "none":
-            cover = mask(pack, f"scalp/{part}_{traits.hair}", s)[..., None] * 0.93
+        if traits.scalp != "none":
+            cover = mask(pack, f"scalp/{part}_{traits.scalp}", s)[..., None] * 0.93
             grain: Array = rng.normal(0, 1, (s, s)).astype(np.float32)
             grain = cv2.GaussianBlur(grain, (0, 0), 0.8)[..., None]
             scalp = traits.hair_colour * (0.55 + 0.35 * grain).clip(0.2, 1.2)
