@@ -30,7 +30,7 @@ CODE = 128
 """Width of the steering code."""
 STILL = 25.0
 """Gate 1 - exp(-STILL |normalised motion change|^2): the photo's own motion returns the photo."""
-STEP = 0.01
+STEP = 0.025
 """Flow, in frame fractions, of one unit of the residual head: small, so that its noise is."""
 REST = -2.0
 """Initial logit of every occlusion: paint only where learned to."""

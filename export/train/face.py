@@ -88,7 +88,7 @@ def example_inputs() -> dict[str, tuple[Tensor, ...]]:
 def rate(progress: float, peak: float) -> float:
     """Learning rate at a share of the run: warm-up, hold, cosine to a twentieth of the peak."""
     warm = min(1.0, progress / 0.02 + 0.02)
-    late = max(0.0, min(1.0, (progress - 0.5) / 0.5))
+    late = max(0.0, min(1.0, (progress - 0.2) / 0.8))
     return peak * warm * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * late)))
 
 
