@@ -64,6 +64,8 @@ FREQUENCIES = 12
 """Waves of the time embedding, from half a cycle to 16 cycles over 0..1."""
 MIN_STEP = 1e-3
 """Shortest step of the sampler's time."""
+STEERED = 3
+"""Quantities with a command: regard's yaw and pitch, and the head's distance."""
 FAR = 30.0
 """The audio's own reading is clipped to this many deviations of the innovation."""
 
@@ -192,6 +194,8 @@ class Innovation(nn.Module):
     carried: Tensor
     heard: Tensor
     drawn: Tensor
+    steered: Tensor
+    steered_bias: Tensor
 
     def __init__(self, latent: int, components: int) -> None:
         super().__init__()
@@ -203,6 +207,9 @@ class Innovation(nn.Module):
         self.register_buffer("carried", torch.ones(latent))  # 1 for channels the past tells
         self.register_buffer("heard", torch.ones(latent))  # trust in the audio's reading, by axis
         self.register_buffer("drawn", torch.ones(latent))  # 1 for axes with chance in them
+        # What commands steer, of a tick: regard's yaw and pitch, 10 deg; the head's z, 0.3 IPD.
+        self.register_buffer("steered", torch.zeros(latent, STEERED))
+        self.register_buffer("steered_bias", torch.zeros(STEERED))
 
     def mean(self, previous: Tensor) -> Tensor:
         """``m``, the prediction of a tick (..., L) from the tick before."""
@@ -233,7 +240,7 @@ class Denoise(nn.Module):
         self.innovation = Innovation(config.latent, config.components)
         self.articulation = nn.Linear(config.features, config.latent)
         """Reads the motion that sound alone determines (lips, jaw, tongue) off the feature."""
-        self.token = nn.Linear(config.latent * 3 // 2, width)
+        self.token = nn.Linear(config.latent * 3 // 2 + STEERED, width)
         self.sound = nn.Linear(config.features, width)
         self.condition = nn.Sequential(
             nn.Linear(config.conditions, config.condition_width),
@@ -257,11 +264,18 @@ class Denoise(nn.Module):
         self.trust = nn.Parameter(torch.zeros(config.components))
         """Share of the audio's own reading in each axis of the estimate."""
 
-    def seen(self, previous: Tensor) -> Tensor:
-        """What the past tells of a clean tick (..., L), and its own step brought to unit size."""
-        previous = previous * self.innovation.carried
+    def seen(self, previous: Tensor, conditions: Tensor) -> Tensor:
+        """What the past tells of a clean tick (..., L), its own step brought to unit size, and how
+        far it is from what is commanded."""
+        inn = self.innovation
+        yaw, pitch, gaze, distance, near = conditions[..., :5].split(1, dim=-1)
+        # A ratio d of the default distance puts the head at 1 - d IPD; the condition is log2 d.
+        wanted = torch.cat([3 * yaw, 3 * pitch, (1 - (0.6931472 * distance).exp()) / 0.3], dim=-1)
+        given = torch.cat([gaze, gaze, near], dim=-1)
+        missing = given * (wanted - previous @ inn.steered - inn.steered_bias)  # (..., 3)
+        previous = previous * inn.carried
         early, late = previous.chunk(2, dim=-1)
-        return torch.cat([previous, (late - early) / self.innovation.pace], dim=-1)
+        return torch.cat([previous, (late - early) / inn.pace, missing], dim=-1)
 
     def context(self, previous: Tensor, audio: Tensor, conditions: Tensor) -> Tensor:
         """The past as each tick sees it, for whole sequences in training.
@@ -270,7 +284,7 @@ class Denoise(nn.Module):
         -> (B, T, D).
         """
         condition = self.condition(conditions)
-        x = self.token(self.seen(previous)) + self.sound(audio)  # (B, T, D)
+        x = self.token(self.seen(previous, conditions)) + self.sound(audio)  # (B, T, D)
         for block in self.blocks:
             (x,) = block(x, condition)
         return self.norm(x)
@@ -283,7 +297,7 @@ class Denoise(nn.Module):
         age = torch.arange(window, 0, -1, device=cache.device, dtype=cache.dtype)[None]  # (1, W)
         mask = (1 - (history - age + 1).clamp(0, 1)) * MASKED  # (B, W); there if age <= history
         condition = self.condition(conditions)[:, None]
-        x = (self.token(self.seen(previous)) + self.sound(audio))[:, None]  # (B, 1, D)
+        x = (self.token(self.seen(previous, conditions)) + self.sound(audio))[:, None]  # (B, 1, D)
         kept: list[Tensor] = []
         for i, block in enumerate(self.blocks):
             x, keys, values = block(x, condition, (cache[:, 2 * i], cache[:, 2 * i + 1], mask))

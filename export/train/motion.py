@@ -27,7 +27,7 @@ from vivant.errors import UsageError
 from vivant.export.nets.denoise import Denoise, DenoiseConfig
 from vivant.export.nets.listen import Listen, ListenConfig, ListenStage
 
-from .motion_data import Corpus, Statistics, Windows, carried, load_corpus, statistics
+from .motion_data import Corpus, Statistics, Windows, carried, load_corpus, statistics, steered
 from .motion_loss import Constants, MotionNet, hear, listening_loss, motion_loss, prepare
 
 SHARDS = "speech_[0-8]*.npz"
@@ -48,6 +48,9 @@ def build(listen: ListenConfig, denoise: DenoiseConfig, statistics: Statistics) 
     inn.scale.copy_(torch.tensor(statistics.scale))
     inn.pace.copy_(torch.tensor(statistics.pace))
     inn.carried.copy_(torch.tensor(carried()))
+    table, bias = steered(statistics.latent_mean, statistics.latent_std)
+    inn.steered.copy_(torch.tensor(table))
+    inn.steered_bias.copy_(torch.tensor(bias))
     mouth, power = torch.tensor(statistics.group == 0), torch.tensor(statistics.scale) ** 2
     inn.drawn.copy_(~mouth)
     # Axes finer than the error of the reading are left to the network.

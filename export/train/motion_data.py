@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vivant.errors import UsageError
-from vivant.latent import HEAD, INDEX, NAMES, SIZE
+from vivant.latent import GAZE_DEGREES, HEAD, INDEX, LID_DEGREES, NAMES, SIZE
 
 Array = NDArray[np.float32]
 
@@ -134,6 +134,53 @@ def carried() -> Array:
     told = np.ones(SIZE, np.float32)
     told[channels("mouth")] = 0
     return np.tile(told, SUBFRAMES)
+
+
+def steered(mean: Array, std: Array) -> tuple[Array, Array]:
+    """What commands steer as a linear map of a normalised tick: (126, 3) and bias (3,).
+
+    Yaw and pitch of regard (head and eyes together) in 10 degrees, and ``headZ`` in 0.3 IPD, of
+    the tick's second frame. ``mean``, ``std`` (63,) normalise the latent.
+    """
+    table, bias = np.zeros((2 * SIZE, 3), np.float32), np.zeros(3, np.float32)
+    parts = (("headYaw", "gazeYaw"), ("headPitch", "gazePitch"), ("headZ",))
+    for k, (names, unit) in enumerate(zip(parts, (10.0, 10.0, 0.3), strict=True)):
+        for i in (INDEX[name] for name in names):
+            table[SIZE + i, k] = std[i] / unit
+            bias[k] += mean[i] / unit
+    return table, bias
+
+
+def smooth_step(u: NDArray[np.floating]) -> NDArray[np.floating]:
+    """0 before 0, 1 after 1, minimum jerk between (Flash & Hogan 1985)."""
+    u = u.clip(0, 1)
+    return u**3 * (10 - 15 * u + 6 * u * u)
+
+
+def from_neutral(frames: Array, rng: np.random.Generator) -> None:
+    """Let motion (2 (T + 1), 63) begin at rest, as a stream does, in place.
+
+    The first two frames, which are the past, become neutral; then the head comes to its place in
+    about a second, the face in half of one, and regard in a saccade.
+    """
+    regard = [INDEX["gazeYaw"], INDEX["gazePitch"]]
+    facing = [INDEX["headYaw"], INDEX["headPitch"]]
+    time = (np.arange(len(frames)) - 1) / 50  # s
+    aim = frames[:, regard] + frames[:, facing]
+    head = smooth_step(time / rng.uniform(0.6, 1.6)).astype(np.float32)
+    frames[:, channels("head")] *= head[:, None]
+    face = smooth_step(time / rng.uniform(0.2, 0.6)).astype(np.float32)
+    frames[:, channels("brows") + channels("eyes")] *= face[:, None]
+    look = smooth_step((time - rng.uniform(0, 0.4)) / 0.05).astype(np.float32)
+    eyes = aim * look[:, None] - frames[:, facing]
+    eyes[:2] = 0
+    frames[:, regard] = eyes
+    yaw, pitch = eyes[:, 0] / GAZE_DEGREES, eyes[:, 1] / LID_DEGREES
+    for side, sign in (("Left", 1), ("Right", -1)):
+        frames[:, INDEX[f"eyeLookOut{side}"]] = (sign * yaw).clip(0, 1)
+        frames[:, INDEX[f"eyeLookIn{side}"]] = (-sign * yaw).clip(0, 1)
+        frames[:, INDEX[f"eyeLookUp{side}"]] = pitch.clip(0, 1)
+        frames[:, INDEX[f"eyeLookDown{side}"]] = (-pitch).clip(0, 1)
 
 
 def ticks_of(motion: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -271,6 +318,8 @@ class Windows:
             motion[b, 1 : here + 1] = self.motion[at : at + here]
             motion[b, 0] = self.motion[at - 1] if first else np.tile(motion[b, 1, :SIZE], 2)
             motion[b, here + 1 :] = motion[b, here]
+            if first == 0:
+                from_neutral(motion[b].reshape(-1, SIZE), self.rng)
             viseme[b, : FRAMES * here] = corpus.viseme[FRAMES * at : FRAMES * (at + here)]
             valid[b, :here] = 1
         return Batch(mel, motion, viseme, corpus.conditions[chosen], valid)

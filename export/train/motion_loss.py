@@ -224,13 +224,21 @@ def draw_steps(shape: tuple[int, ...], device: torch.device) -> Tensor:
 
 
 def spread_score(a: Tensor, b: Tensor, truth: Tensor, c: Constants) -> Tensor:
-    """Energy score (B, T) of two samples (B, T, K) within each group of channels with chance."""
+    """Energy score (B, T) of two samples (B, T, K), where there is chance.
+
+    Within each group of channels, which keeps them together, and along each axis (where it is the
+    continuous ranked probability score), which keeps still what is still.
+    """
 
     def length(x: Tensor) -> Tensor:
         return ((x.square() * c.weight) @ c.groups[1:].T + 1e-4).sqrt()  # (B, T, groups)
 
-    score = 0.5 * (length(a - truth) + length(b - truth)) - 0.5 * length(a - b)
-    return score.sum(-1)
+    apart = a - truth, b - truth, a - b
+    first, second, between = (length(x) for x in apart)
+    score = 0.5 * (first + second - between).sum(-1)
+    first, second, between = (x.abs() for x in apart)
+    chance = c.weight * (1 - c.groups[0])
+    return score + 0.25 * ((first + second - between) * chance).sum(-1)
 
 
 def advance(z: Tensor, end: Tensor, t: Tensor, r: Tensor) -> Tensor:
