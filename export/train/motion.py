@@ -31,8 +31,8 @@ from .motion_data import Corpus, Statistics, Windows, carried, load_corpus, stat
 from .motion_loss import Constants, MotionNet, hear, listening_loss, motion_loss, prepare
 
 SHARDS = "speech_[0-8]*.npz"
-SCHEDULE = (1.0, 0.5, 0.0)
-"""Times at which the sampler evaluates the network, chosen by ``evaluate_motion``."""
+SCHEDULE = (1.0, 0.0)
+"""Times of the sampler: one step, nearest to the training motion in ``evaluate_motion``."""
 READING_ERROR = 0.1
 """Least error of the motion that sound alone tells, in a channel's deviations."""
 NOISE_CORRELATION = 0.0
@@ -260,7 +260,8 @@ class Trainer:
         with half:
             with torch.set_grad_enabled(learns):
                 audio = hear(self.net, example.mel)
-            loss, parts = torch.zeros(()), {}
+            loss = torch.zeros(())
+            parts: dict[str, Tensor] = {}
             if learns:
                 loss, parts = listening_loss(self.net, audio, example, c)
             if not alone:
