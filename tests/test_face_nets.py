@@ -25,8 +25,8 @@ IPD = 0.165
 PORTABLE = set(
     """
     Abs Add AveragePool Cast Clip Concat Constant Conv Cos DepthToSpace Div Exp Expand Gather Gemm
-    GridSample LeakyRelu MatMul Max Min Mul Neg Pad Reciprocal ReduceMean ReduceSum Relu Reshape
-    Resize Sigmoid Sin Slice Softmax Split Sqrt Squeeze Sub Transpose Unsqueeze
+    GridSample LeakyRelu MatMul Max MaxPool Min Mul Neg Pad Reciprocal ReduceMean ReduceSum Relu
+    Reshape Resize Sigmoid Sin Slice Softmax Split Sqrt Squeeze Sub Transpose Unsqueeze
     """.split()
 )
 

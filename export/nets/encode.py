@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from vivant import latent
 from vivant.export.nets.layers import SLOPE, Block, conv, fold, quiet, upsample
@@ -17,7 +18,9 @@ PRIOR = 4
 """Then: person-against-background logit, depth and rotation-share corrections, background hint."""
 LEARNED = 28
 """Then: learned appearance."""
-CHANNELS = PHOTO + PRIOR + LEARNED
+BACKGROUND = 3
+"""Last: the background's colour continued behind the person."""
+CHANNELS = PHOTO + PRIOR + LEARNED + BACKGROUND
 SEGMENTS = 8
 """Classes of the auxiliary segmentation head (training only)."""
 
@@ -103,10 +106,11 @@ class Encode(nn.Module):
         seen = [float(not name.startswith(UNSEEN)) for name in rig.names]
         self.register_buffer("facial", torch.tensor([seen]) / sum(seen))
         self.register_buffer("neutral", torch.from_numpy(rig.neutral.copy())[None])
-        low = [0.0 if unit == "weight" else -60.0 for unit in latent.UNITS]
-        high = [1.0 if unit == "weight" else 60.0 for unit in latent.UNITS]
-        self.register_buffer("low", torch.tensor([low]))
-        self.register_buffer("high", torch.tensor([high]))
+        # Where a head stands shows in its framing alone: a photo's own translation is zero.
+        bounds = {"weight": (0.0, 1.0), "degree": (-60.0, 60.0), "ipd": (0.0, 0.0)}
+        low, high = zip(*(bounds[unit] for unit in latent.UNITS), strict=True)
+        self.register_buffer("low", torch.tensor([list(low)]))
+        self.register_buffer("high", torch.tensor([list(high)]))
 
     def analyse(self, portrait: Tensor) -> Analysis:
         """(B, 3, 256, 256) -> everything, with what only training needs."""
@@ -131,7 +135,9 @@ class Encode(nn.Module):
         code = code * self.scale
         depth = self.depth(plane, code).detach() + 0.02 * offset[..., 2]
         keypoints = torch.cat([plane, depth[..., None]], -1)
-        features = torch.cat([self.keep(portrait), self.appearance(y64).float()], 1)
+        learned = self.appearance(y64).float()
+        behind = self.background(portrait, learned[:, :1])
+        features = torch.cat([self.keep(portrait), learned, behind], 1)
         return Analysis(features, keypoints, code, self.segment(y64), across, down)
 
     def relative(self, plane: Tensor) -> Tensor:
@@ -155,6 +161,24 @@ class Encode(nn.Module):
     def keep(self, portrait: Tensor) -> Tensor:
         """The photo as feature channels, (B, 48, 64, 64), in the order of ``pixel_shuffle``."""
         return torch.index_select(fold(portrait, 4), 1, self.order)
+
+    def background(self, portrait: Tensor, matte: Tensor) -> Tensor:
+        """Colour of the background, (B, 3, 64, 64), continued behind the person.
+
+        Push and pull: averages of what is surely background, each hole filled from the next
+        coarser level (Gortler et al. 1996). ``matte`` (B, 1, 64, 64): logits of the person.
+        """
+        person = F.max_pool2d(torch.sigmoid(2 * matte.detach()), 3, 1, 1)
+        weight = torch.clamp(1 - 1.5 * person, 0, 1)
+        colour = F.avg_pool2d(portrait, 4) * weight
+        levels = [(colour, weight)]
+        for _ in range(6):
+            colour, weight = F.avg_pool2d(colour, 2), F.avg_pool2d(weight, 2)
+            levels.append((colour, weight))
+        behind = (colour + 1e-3 * 0.5) / (weight + 1e-3)
+        for colour, weight in reversed(levels[:-1]):
+            behind = (colour + 0.02 * upsample(behind)) / (weight + 0.02)
+        return behind
 
     def forward(self, portrait: Tensor) -> Encoded:
         """portrait (B, 3, 256, 256), RGB 0..1 -> features (B, C, 64, 64), keypoints (B, K, 3) in

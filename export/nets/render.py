@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vivant.export.nets.encode import LEARNED, PHOTO, PRIOR
+from vivant.export.nets.encode import BACKGROUND, LEARNED, PHOTO, PRIOR
 from vivant.export.nets.layers import SLOPE, Steered, conv, fold, quiet, upsample
 from vivant.export.nets.mirror import MOTION_MIRROR
 from vivant.export.nets.pose import SCALE, Posed, Poser, load_rig
@@ -186,6 +186,8 @@ class Render(nn.Module):
         self.leave = conv(24, 5 * 4)
         quiet(self.leave, 0.3)
         start_shut(self.leave)
+        self.reveal = conv(24, 4)
+        quiet(self.reveal, 0.1)
         self.mouth = Painter(64, 0.68, 0.2, 40)
         self.eye = Painter(40, 0.36, 0.0, 24)
 
@@ -218,7 +220,7 @@ class Render(nn.Module):
         fixed = flow.detach()
         shown = sample(photo, fixed)  # (B, 3, 128, 128)
         flow64 = F.avg_pool2d(fixed, 2)
-        appearance = sample(features[:, PHOTO + PRIOR :], flow64)
+        appearance = sample(features[:, PHOTO + PRIOR : -BACKGROUND], flow64)
         maps = torch.cat([first.maps, first.local, matte, still, flow * 8, first.heats], 1)
         x = torch.cat([appearance, fold(shown - 0.5), F.avg_pool2d(maps, 2)], 1)
         x64 = self.act(self.enter(x))
@@ -239,6 +241,12 @@ class Render(nn.Module):
         occlusion = torch.sigmoid(out[:, :1])
         keep = torch.sigmoid(out[:, 1:2])
         paint = resize(shown, PAINT) * keep + torch.sigmoid(out[:, 2:]) * (1 - keep)
+        # Where the person was and is no more, the background continues.
+        left = (
+            F.pixel_shuffle(self.reveal(detail), 2).float() + resize(still - matte, PAINT) * 8 - 4
+        )
+        left = torch.sigmoid(left)
+        paint = paint * (1 - left) + resize(features[:, -BACKGROUND:], PAINT) * left
 
         close = self.close_up(posed, photo, prior, code, motion, change)  # (B, 4, 256, 256)
         over = 1 - close[:, :1]

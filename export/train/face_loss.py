@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vivant import latent
-from vivant.export.nets.encode import PHOTO, Analysis, Encode
+from vivant.export.nets.encode import BACKGROUND, PHOTO, Analysis, Encode
 from vivant.export.nets.pose import load_rig
 from vivant.export.nets.render import PAINT, Render
 from vivant.export.nets.warp import centres, resize, sample
@@ -160,8 +160,9 @@ def face_loss(
         believe[:, None, None], found.keypoints[:sources].detach(), batch["points"]
     )
     # Paint is judged against undamaged pictures, so the photo that paint sees is undamaged too.
-    learned = found.features[:sources, PHOTO:]
-    features = torch.cat([encode.keep(batch["photo"]), learned], 1)
+    learned = found.features[:sources, PHOTO:-BACKGROUND]
+    behind = encode.background(batch["photo"], learned[:, :1])
+    features = torch.cat([encode.keep(batch["photo"]), learned, behind], 1)
     drivers = len(batch["motion"]) // sources
     many = [
         x.repeat_interleave(drivers, 0) for x in (features, points, batch["code"], batch["photo"])
