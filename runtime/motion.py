@@ -8,11 +8,12 @@ same motion.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .blink import BlinkState, blink_frames
 from .bundle import Manifest
 from .controls import Controls
 from .latent import INDEX
@@ -24,6 +25,7 @@ GraphCall = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 
 SUBFRAMES = 2
 """Motion frames a tick: 50 Hz motion, 25 Hz ticks."""
+LIDS = [INDEX["eyeBlinkLeft"], INDEX["eyeBlinkRight"]]
 
 
 @dataclass
@@ -46,6 +48,8 @@ class MotionState:
     """Ticks done."""
     heard: int = 0
     """Samples pushed."""
+    blink: BlinkState = field(default_factory=BlinkState)
+    """Where the lids are in their cycle."""
     closed: bool = False
 
 
@@ -149,4 +153,6 @@ class MotionStream:
         state.cache, state.previous = cache, clean
         frames = clean.reshape(SUBFRAMES, -1) * self._std + self._mean
         frames[:, : INDEX["gazeYaw"]] = frames[:, : INDEX["gazeYaw"]].clip(0.0, 1.0)
+        first = SUBFRAMES * state.tick
+        frames[:, LIDS] = blink_frames(frames[:, LIDS], state.blink, self._seed, first)
         return frames
