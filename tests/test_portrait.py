@@ -71,6 +71,11 @@ def marker_graph(feeds: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[
     return {"score": score, "landmarks": landmarks}
 
 
+def tensor(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(H, W, 3) u8 as the networks take it, (1, 3, H, W) 0..1."""
+    return image.transpose(2, 0, 1)[None].astype(np.float32) / 255
+
+
 def encode_graph(feeds: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
     assert feeds["portrait"].shape == (1, 3, 256, 256)
     assert feeds["portrait"].dtype == np.float32
@@ -123,6 +128,22 @@ def test_strong_roll_is_removed(roll: float) -> None:
     assert left[0] - right[0] == pytest.approx(0.165 * 512, abs=2)
     assert left[1] == pytest.approx(right[1], abs=2)
     assert mouth[1] > right[1] + 50
+
+
+def test_a_doubtful_face_does_not_hide_one_that_lies_on_its_side() -> None:
+    """What looks faintly like a face while the photo lies on its side gives way to the face."""
+    faint = marker_graph({"image": tensor(paint((256, 256), marker_face(128, 108, 56)))})
+
+    def graph(feeds: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+        seen = marker_graph(feeds)
+        if seen["score"].any():
+            return seen
+        return {"score": faint["score"] * 0.7, "landmarks": faint["landmarks"]}
+
+    photo = paint((500, 500), marker_face(250, 240, 50, 90))
+    made = portrait.make_portrait(photo, {"align": graph, "encode": encode_graph})
+    assert made.face.score == pytest.approx(0.9)
+    np.testing.assert_allclose(made.face.eyes, (250, 240), atol=3)
 
 
 def test_mild_roll_is_kept() -> None:

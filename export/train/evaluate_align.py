@@ -36,7 +36,7 @@ TILTS = (0, 15, 30, 45)
 """In-plane rotations measured, degrees."""
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 CLIPS = (".mpg", ".mp4", ".avi", ".mov")
-FRAMES = 12
+FRAMES = 6
 """Frames measured of a clip."""
 MESH = {0: (33, 133), 1: (362, 263), 2: (1,), 3: (61,), 4: (291,), 7: (152,)}
 """Our landmarks as means of vertices of the tracker's mesh, where both mean the same point."""
