@@ -127,7 +127,7 @@ def test_one_step_from_noise_lands_on_the_estimate() -> None:
     mean = net.innovation.mean(previous)
     context, _ = net.step(previous, audio, conditions, net.start(), history)
     z = noise @ net.innovation.basis
-    end = net.endpoint(z[:, :20], time, context, net.reading(audio, mean))
+    end = net.endpoint(z[:, :20], time, context, net.reading(audio, conditions, mean))
     torch.testing.assert_close(noise - u, net.innovation.colour(end, mean), rtol=0, atol=1e-4)
 
 

@@ -240,6 +240,8 @@ class Denoise(nn.Module):
         self.innovation = Innovation(config.latent, config.components)
         self.articulation = nn.Linear(config.features, config.latent)
         """Reads the motion that sound alone determines (lips, jaw, tongue) off the feature."""
+        self.mood = nn.Linear(config.conditions, config.latent, bias=False)
+        """What the conditions add to it: a smile, a louder mouth."""
         self.token = nn.Linear(config.latent * 3 // 2 + STEERED, width)
         self.sound = nn.Linear(config.features, width)
         self.condition = nn.Sequential(
@@ -304,10 +306,11 @@ class Denoise(nn.Module):
             kept += [keys[:, None], values[:, None]]
         return self.norm(x)[:, 0], torch.cat(kept, dim=1)
 
-    def reading(self, audio: Tensor, mean: Tensor) -> Tensor:
-        """Motion that the audio (..., A) alone tells, as an innovation (..., K) from ``mean``."""
+    def reading(self, audio: Tensor, conditions: Tensor, mean: Tensor) -> Tensor:
+        """Motion that audio (..., A) and conditions (..., C) tell, as an innovation (..., K)."""
         heard = self.innovation.heard[: self.config.components]
-        return self.innovation.whiten(self.articulation(audio), mean).clamp(-FAR, FAR) * heard
+        told = self.articulation(audio) + self.mood(conditions)
+        return self.innovation.whiten(told, mean).clamp(-FAR, FAR) * heard
 
     def endpoint(self, z: Tensor, time: Tensor, context: Tensor, reading: Tensor) -> Tensor:
         """The clean innovation (..., K) where the average velocity over [r, t] points.
@@ -344,7 +347,7 @@ class Denoise(nn.Module):
         (B, 1) ticks in the cache -> velocity averaged over [r, t] (B, L), ``cache_out``.
         """
         context, cache_out = self.step(previous, audio, conditions, cache, history)
-        return self.velocity(noisy, previous, time, audio, context), cache_out
+        return self.velocity(noisy, previous, time, audio, conditions, context), cache_out
 
     def velocity(
         self,
@@ -352,6 +355,7 @@ class Denoise(nn.Module):
         previous: Tensor,
         time: Tensor,
         audio: Tensor,
+        conditions: Tensor,
         context: Tensor,
         *,
         instant: bool = False,
@@ -367,7 +371,8 @@ class Denoise(nn.Module):
         r = torch.minimum(r, t - MIN_STEP)
         z = ((noisy - (1 - t) * mean) @ inn.basis) / ((1 - t) * inn.scale + t)  # (B, L)
         aim = torch.cat([t, t], dim=-1) if instant else time
-        end = self.endpoint(z[:, :k], aim, context, self.reading(audio, mean))
+        reading = self.reading(audio, conditions, mean)
+        end = self.endpoint(z[:, :k], aim, context, reading)
         end = inn.whiten(self.settle(inn.colour(end, mean), previous), mean)
         end = F.pad(end, (0, self.config.latent - k))
         z_r = z + (r / t - 1) * (z - end)

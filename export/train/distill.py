@@ -46,7 +46,8 @@ def own_past(net: MotionNet, audio: Tensor, conditions: Tensor, start: Tensor) -
         history = torch.full((batch, 1), float(min(tick, denoise.config.window))).to(audio)
         context, cache = denoise.step(previous, audio[:, tick], conditions[:, 0], cache, history)
         noise = torch.randn_like(previous)
-        u = denoise.velocity(noise, previous, time_pair, audio[:, tick], context)
+        sound, given = audio[:, tick], conditions[:, 0]
+        u = denoise.velocity(noise, previous, time_pair, sound, given, context)
         previous = noise - u
         made.append(previous)
     return torch.stack(made, dim=1)
@@ -98,7 +99,7 @@ def distillation_loss(
     asked[..., GUIDANCE : GUIDANCE + 1] = guidance
     with torch.autocast(device.type, enabled=False):
         mean = student.innovation.mean(previous)
-        reading = student.reading(audio.float(), mean)
+        reading = teacher.reading(audio.float(), conditions, mean)
     with torch.no_grad():
         told = teacher.context(previous, audio, conditions)
         free = teacher.context(previous, audio, torch.zeros_like(conditions))

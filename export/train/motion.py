@@ -57,6 +57,7 @@ def build(listen: ListenConfig, denoise: DenoiseConfig, statistics: Statistics) 
     inn.heard.copy_(mouth * power / (power + READING_ERROR**2))
     with torch.no_grad():
         net.denoise.trust.fill_(1)
+        net.denoise.mood.weight.zero_()
     return net
 
 
@@ -218,6 +219,7 @@ class Trainer:
         self.average.to(self.device).eval()
         heard = [*self.net.listen.parameters(), *self.net.viseme.parameters()]
         heard += list(self.net.denoise.articulation.parameters())
+        heard += list(self.net.denoise.mood.parameters())
         known = {id(p) for p in heard}
         moved = [p for p in self.net.parameters() if id(p) not in known]
         self.optimiser = torch.optim.AdamW(

@@ -48,7 +48,7 @@ class Constants:
     latent_mean: Tensor  # (126,)
     latent_std: Tensor  # (126,)
     weight: Tensor  # (K,) loss weight of each axis
-    groups: Tensor  # (groups, K) 1 where an axis belongs to a group; the mouth is the first
+    groups: Tensor  # (groups, K) 1 where an axis belongs to a group: the mouth, the lids, others
     heard: Tensor  # (126,) weight of each channel in what sound determines
 
     @classmethod
@@ -56,6 +56,11 @@ class Constants:
         """Tensors of ``statistics`` for a network with ``components`` axes."""
         s = statistics
         group = torch.tensor(s.group[:components])
+        groups = torch.stack([(group == g).float() for g in range(len(GROUPS))])
+        blinks = [INDEX["eyeBlinkLeft"], INDEX["eyeBlinkRight"]]
+        blinks += [SIZE + i for i in blinks]
+        lids = torch.tensor((s.basis[blinks, :components] ** 2).sum(0) > 0.3).float()
+        groups = torch.stack([groups[0], lids, *(groups[1:] * (1 - lids))])
         heard = torch.full((SIZE,), 0.03)
         heard[channels("mouth")] = 1.0
         heard[channels("brows")] = 0.1
@@ -68,7 +73,7 @@ class Constants:
                     torch.tensor(s.latent_mean).repeat(2),
                     torch.tensor(s.latent_std).repeat(2),
                     torch.tensor(s.weight[:components]),
-                    torch.stack([(group == g).float() for g in range(len(GROUPS))]),
+                    groups,
                     heard.repeat(2),
                 )
             )
@@ -226,8 +231,8 @@ def draw_steps(shape: tuple[int, ...], device: torch.device) -> Tensor:
 def spread_score(a: Tensor, b: Tensor, truth: Tensor, c: Constants) -> Tensor:
     """Energy score (B, T) of two samples (B, T, K), where there is chance.
 
-    Within each group of channels, which keeps them together, and along each axis (where it is the
-    continuous ranked probability score), which keeps still what is still.
+    Within each group of channels, which keeps them together, and along each axis but the lids'
+    (where it is the continuous ranked probability score), which keeps still what is still.
     """
 
     def length(x: Tensor) -> Tensor:
@@ -237,7 +242,7 @@ def spread_score(a: Tensor, b: Tensor, truth: Tensor, c: Constants) -> Tensor:
     first, second, between = (length(x) for x in apart)
     score = 0.5 * (first + second - between).sum(-1)
     first, second, between = (x.abs() for x in apart)
-    chance = c.weight * (1 - c.groups[0])
+    chance = c.weight * (1 - c.groups[0] - c.groups[1])
     return score + 0.25 * ((first + second - between) * chance).sum(-1)
 
 
@@ -274,7 +279,7 @@ def motion_loss(
     with torch.autocast(audio.device.type, enabled=False):
         mean = inn.mean(example.previous)
         clean = inn.whiten(example.motion, mean)  # (B, T, K)
-        reading = denoise.reading(audio.float(), mean)
+        reading = denoise.reading(audio.float(), example.conditions, mean)
     context = denoise.context(example.previous, audio, example.conditions)
 
     shape, device = clean.shape[:2], clean.device

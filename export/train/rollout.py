@@ -70,7 +70,9 @@ def rollout(
         x = noise
         for t, r in pairwise(schedule):
             time = torch.tensor([[t, r]]).expand(batch, -1)
-            u = denoise.velocity(x, previous, time, audio[:, tick], context, instant=instant)
+            u = denoise.velocity(
+                x, previous, time, audio[:, tick], steered[:, tick], context, instant=instant
+            )
             x = x - (t - r) * u
         previous = x
         made.append(x)
