@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,14 +32,14 @@ CONDITIONS: tuple[str, ...] = (
 
 @dataclass(frozen=True)
 class Controls:
-    """How a portrait should behave. ``None`` and neutral values leave it to the network."""
+    """How a portrait should behave; ``None`` leaves it to the network. Raises UsageError."""
 
     gaze: tuple[float, float] | None = None
     """Where to look, degrees from the camera: yaw (right of the image), pitch (up), +-30."""
     distance: float | None = None
     """Head distance as a ratio of the photo's, 0.5 (close) to 2 (far)."""
-    emotion: Mapping[str, float] = field(default_factory=dict)
-    """Intensity 0..1 for each of EMOTIONS that should show."""
+    emotion: Mapping[str, float] | None = None
+    """Intensity 0..1 for each of EMOTIONS that should show; empty: a neutral face."""
     guidance: float = 1.0
     """How strictly the conditions are followed, 0 (not at all) to 4; 1 is as trained."""
     liveliness: float = 1.0
@@ -50,14 +51,25 @@ class Controls:
 
     def __post_init__(self) -> None:
         if self.gaze is not None:
-            _within("gaze yaw", self.gaze[0], -30, 30, "degrees")
-            _within("gaze pitch", self.gaze[1], -30, 30, "degrees")
+            yaw, pitch = _pair(self.gaze)
+            _within("gaze yaw", yaw, -30, 30, "degrees")
+            _within("gaze pitch", pitch, -30, 30, "degrees")
+            object.__setattr__(self, "gaze", (float(yaw), float(pitch)))
         if self.distance is not None:
             _within("distance", self.distance, 0.5, 2, "(1 is the photo's)")
-        for name, intensity in self.emotion.items():
-            if name not in EMOTIONS:
-                raise UsageError("unknown emotion", expected=", ".join(EMOTIONS), got=repr(name))
-            _within(f"intensity of {name}", intensity, 0, 1)
+        if self.emotion is not None:
+            if not isinstance(self.emotion, Mapping):
+                raise UsageError(
+                    "emotion is not a mapping of names to intensities",
+                    expected='such as {"happy": 0.6}',
+                    got=repr(self.emotion)[:60],
+                )
+            for name, intensity in self.emotion.items():
+                if name not in EMOTIONS:
+                    expected = ", ".join(EMOTIONS)
+                    raise UsageError("unknown emotion", expected=expected, got=repr(name))
+                _within(f"intensity of {name}", intensity, 0, 1)
+            object.__setattr__(self, "emotion", dict(self.emotion))  # as checked, whatever comes
         _within("guidance", self.guidance, 0, 4)
         _within("liveliness", self.liveliness, 0.25, 4)
         _within("articulation", self.articulation, 0.5, 2)
@@ -73,7 +85,7 @@ class Controls:
             values["gaze_given"] = 1.0
         if self.distance is not None:
             values["distance"], values["distance_given"] = math.log2(self.distance), 1.0
-        if self.emotion:
+        if self.emotion is not None:
             values.update(self.emotion)
             values["emotion_given"] = 1.0
         values["liveliness"] = math.log2(self.liveliness)
@@ -91,7 +103,10 @@ class Controls:
 
 
 def parse_emotion(text: str) -> dict[str, float]:
-    """``"happy"`` or ``"happy:0.6,surprised:0.2"`` as a mapping; raises UsageError."""
+    """``"happy"`` or ``"happy:0.6,surprised:0.2"`` as a mapping; raises UsageError.
+
+    ``"neutral"`` is the empty one: a face without emotion, and not the network's choice.
+    """
     emotion: dict[str, float] = {}
     for part in text.split(","):
         name, _, level = part.strip().partition(":")
@@ -106,10 +121,21 @@ def parse_emotion(text: str) -> dict[str, float]:
     return emotion
 
 
-def _within(what: str, value: float, low: float, high: float, unit: str = "") -> None:
-    if not low <= value <= high:  # also refuses NaN
+def _pair(gaze: Sequence[float]) -> tuple[float, float]:
+    try:
+        yaw, pitch = gaze
+    except (TypeError, ValueError):
         raise UsageError(
-            f"{what} is out of range",
+            "gaze is not a pair of angles", expected="(yaw, pitch) in degrees", got=repr(gaze)[:60]
+        ) from None
+    return yaw, pitch
+
+
+def _within(what: str, value: float, low: float, high: float, unit: str = "") -> None:
+    number = isinstance(value, Real)
+    if not number or not low <= value <= high:  # also refuses NaN
+        raise UsageError(
+            f"{what} is out of range" if number else f"{what} is not a number",
             expected=f"{low:g} to {high:g} {unit}".strip(),
-            got=f"{value:g}",
+            got=f"{value:g}" if number else repr(value)[:60],
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
 from vivant.controls import CONDITIONS, Controls, parse_emotion
@@ -52,13 +53,38 @@ def test_each_control_lands_on_its_condition() -> None:
         {"guidance": -1},
         {"liveliness": math.inf},
         {"articulation": 0},
+        {"gaze": 5},
+        {"gaze": (1,)},
+        {"gaze": (1, 2, 3)},
+        {"gaze": "10,0"},
+        {"gaze": ("10", "0")},
+        {"emotion": "happy"},
+        {"emotion": ["happy"]},
+        {"emotion": {"happy": "much"}},
+        {"distance": "far"},
+        {"guidance": None},
     ],
     ids=str,
 )
 def test_values_out_of_range_are_refused_with_the_range(wrong: dict) -> None:
-    """A control that the network never saw ends in a usage error that says what is allowed."""
+    """A control that the network never saw, of whatever type, is told what is allowed."""
     with pytest.raises(UsageError, match="expected"):
         Controls(**wrong)
+
+
+def test_a_neutral_face_can_be_asked_for() -> None:
+    """No emotion at all is a wish too, and another one than leaving it to the network."""
+    neutral = dict(zip(CONDITIONS, Controls(emotion={}).vector(CONDITIONS)[0], strict=True))
+    assert neutral == {**dict.fromkeys(CONDITIONS, 0.0), "emotion_given": 1.0}
+
+
+def test_controls_keep_what_was_checked() -> None:
+    """A mapping that changes afterwards changes nothing, and a numpy pair is a pair."""
+    wish = {"happy": 0.5}
+    controls = Controls(emotion=wish, gaze=np.array([10, 0]))  # type: ignore[arg-type]
+    wish["happy"] = 7.0
+    assert controls.emotion == {"happy": 0.5}
+    assert controls.gaze == (10.0, 0.0)
 
 
 def test_a_bundle_with_unknown_conditions_is_refused() -> None:
