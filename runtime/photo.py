@@ -279,7 +279,7 @@ def _finish(image: Image.Image, name: str) -> Pixels:
 
 
 def _within(size: tuple[int, int], side: int) -> tuple[int, int]:
-    scale = min(1.0, side / max(size))
+    scale = min(1.0, side / max(*size, 1))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 

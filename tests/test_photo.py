@@ -329,6 +329,12 @@ def test_arrays_that_are_no_photo(array: np.ndarray) -> None:
         load_photo(array)
 
 
+def test_an_array_without_pixels_is_too_small() -> None:
+    """An empty crop is told what a photo needs."""
+    with pytest.raises(PhotoError, match="at least 64 pixels"):
+        load_photo(np.zeros((0, 0, 3), np.uint8))
+
+
 def test_other_types_are_refused() -> None:
     """Anything that is not a photo's kind of object is named."""
     with pytest.raises(PhotoError, match="got int"):
