@@ -54,7 +54,7 @@ class Loading:
 
 
 class CompiledGraph:
-    """A stage compiled by one backend; for one caller at a time."""
+    """A stage compiled by one backend. Threads may share it; they wait for one another."""
 
     def __init__(
         self,

@@ -49,7 +49,7 @@ class Plan:
     """Where compiled graphs are kept; None keeps nothing."""
     loaded: dict[str, CompiledGraph] = field(default_factory=dict)
     rejected: list[str] = field(default_factory=list)
-    """One line for each candidate that failed before another one worked."""
+    """Why candidates were passed over before another one worked: one line for each reason."""
 
     def load(self, bundle: Bundle, stage: str) -> CompiledGraph:
         """The stage on the first candidate that compiles it and gives its golden output.
@@ -75,14 +75,17 @@ class Plan:
                 failures.append(error)
                 lines.append(f"{backend}:{device}: {error}")
                 continue
-            self.rejected += [f"{stage}: {line}" for line in lines]
+            self.rejected += [line for line in lines if line not in self.rejected]
             self.loaded[stage] = graph
             return graph
         wrong = all(isinstance(failure, GoldenError) for failure in failures)
+        asked = self.backend not in (None, "", "auto")
         raise (BundleError if wrong else BackendError)(
             f"no backend can run stage {stage}",
             got=" | ".join(lines),
-            fix="Run: pip install --upgrade vivant[openvino]",
+            fix="See what this machine has with: vivant devices"
+            if asked
+            else 'Run: pip install --upgrade "vivant[openvino]"',
         )
 
     def load_all(self, bundle: Bundle, stages: Iterable[str]) -> dict[str, CompiledGraph]:

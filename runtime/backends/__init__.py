@@ -37,7 +37,7 @@ class Options:
 
 
 class Executable(Protocol):
-    """A compiled graph of one vendor, for one caller at a time."""
+    """A compiled graph of one vendor; several threads may call it."""
 
     def run(self, tensors: Sequence[Array]) -> list[Array]:
         """Outputs for ``tensors``, both in the signature's order; outputs are the caller's own."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,7 @@ class _Compiled:
     def __init__(self, compiled: Any, signature: Signature) -> None:
         self._compiled = compiled
         self._request = compiled.create_infer_request()
+        self._turn = Lock()  # a request that is busy refuses a second caller
         self._inputs = match("inputs", signature.inputs, [_port(p) for p in compiled.inputs])
         outputs = match("outputs", signature.outputs, [_port(p) for p in compiled.outputs])
         self._outputs = [compiled.outputs[i] for i in outputs]
@@ -83,7 +85,8 @@ class _Compiled:
         # Sharing the inputs saves copies; outputs are copied, because the request writes its
         # next results into the same memory.
         feeds = dict(zip(self._inputs, tensors, strict=True))
-        results = self._request.infer(feeds, share_inputs=True, share_outputs=False)
+        with self._turn:
+            results = self._request.infer(feeds, share_inputs=True, share_outputs=False)
         return [np.asarray(results[port]) for port in self._outputs]
 
     def export(self) -> bytes:
