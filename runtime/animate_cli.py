@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
+import math
+from fractions import Fraction
 from importlib import resources
 
 from .audio import open_audio, stream_sound
 from .controls import EMOTIONS, Controls, parse_emotion
 from .errors import UsageError
 from .mark import Mark
-from .progress import Progress
-from .session import FPS, Session, check_fps, open_session
+from .photo import Pixels, load_photo
+from .progress import Progress, say
+from .session import FPS, Session, frame_rate, open_session
 from .sinks import MotionSink, open_sink, output_kind
 
 EXAMPLES = """\
@@ -53,16 +55,20 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         default="talking.mp4",
         metavar="PATH",
         help="NAME.mp4, a folder (NAME/) for PNG frames, NAME.rgb or - for raw RGB24, NAME.csv "
-        "or NAME.json for the motion alone (default: talking.mp4)",
+        "or NAME.json for the motion alone, without the photo's own (default: talking.mp4)",
     )
     verb.add_argument(
         "--fps",
-        type=float,
-        default=25.0,
-        help=f"frames a second, {FPS[0]:g} to {FPS[1]:g} (default: 25)",
+        type=_fps,
+        default=Fraction(25),
+        help=f"frames a second, {FPS[0]:g} to {FPS[1]:g}, also as 30000/1001 (default: 25)",
     )
     verb.add_argument(
-        "--seed", type=_seed, default=0, help="another seed moves head and eyes another way"
+        "--seed",
+        type=_seed,
+        default=0,
+        metavar="N",
+        help="another seed moves head and eyes another way (default: 0)",
     )
     verb.add_argument(
         "--face", type=int, metavar="N", help="which of several faces: 0 is the most prominent"
@@ -72,8 +78,8 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     steer.add_argument(
         "--gaze",
         metavar="YAW,PITCH",
-        help="where to look, degrees from the camera: right of the image, up; +-30 each. A "
-        "negative yaw needs --gaze=-10,0",
+        help="where to look, degrees from the camera: right of the image, up; +-30 each (with a "
+        "negative yaw: --gaze=-10,0)",
     )
     steer.add_argument(
         "--distance", type=float, metavar="R", help="head distance, 0.5 (close) to 2 (far)"
@@ -84,7 +90,11 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help=f"{', '.join(EMOTIONS)} or neutral, with intensities",
     )
     steer.add_argument(
-        "--guidance", type=float, default=1.0, help="how strictly to follow, 0 to 4 (default: 1)"
+        "--guidance",
+        type=float,
+        default=1.0,
+        metavar="G",
+        help="how strictly to follow gaze, distance and emotion, 0 to 4 (default: 1)",
     )
     steer.add_argument(
         "--liveliness",
@@ -124,33 +134,31 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def run(args: argparse.Namespace) -> int:
     """Run ``animate``; returns the exit code. Raises VivantError."""
-    check_fps(args.fps)
-    if args.threads < 0:
-        raise UsageError(
-            "--threads is negative", expected="0 (auto) or more", got=str(args.threads)
-        )
+    frame_rate(args.fps)
     controls = _controls(args)
     kind = output_kind(args.output)
-    if kind == "raw" and args.output == "-" and args.json:
+    if args.output == "-" and args.json:
         raise UsageError("-o - and --json would both write to stdout", fix="Leave one of them out.")
     default = resources.files("vivant.default")
     with (
         resources.as_file(default / "portrait.jpg") as demo_portrait,
         resources.as_file(default / "speech.flac") as demo_speech,
     ):
-        portrait = args.portrait or str(demo_portrait)
-        audio = args.audio or str(demo_speech)
-        # Both inputs are looked at before any graph is compiled: mistakes come back at once.
+        # An empty name is a mistake, such as a variable of a script that was never set.
+        portrait = str(demo_portrait) if args.portrait is None else args.portrait
+        audio = str(demo_speech) if args.audio is None else args.audio
+        # Both inputs and the output are looked at before any graph is compiled: mistakes come
+        # back at once.
+        photo = load_photo(portrait)
         seconds = open_audio(audio).seconds
         with open_session(
             bundle=args.bundle, backend=args.backend, threads=args.threads
         ) as session:
+            inputs = [portrait, audio]
             if kind in ("csv", "json"):
-                frames = _write_motion(args, session, audio, seconds, controls, kind)
+                frames = _write_motion(args, session, inputs, seconds, controls, kind)
             else:
-                for note in session.use_portrait(portrait, face=args.face).notes:
-                    print(f"vivant: {note}", file=sys.stderr)
-                frames = _write_frames(args, session, [portrait, audio], seconds, controls)
+                frames = _write_frames(args, session, photo, inputs, seconds, controls)
             _report(args, session, frames)
     return 0
 
@@ -158,6 +166,7 @@ def run(args: argparse.Namespace) -> int:
 def _write_frames(
     args: argparse.Namespace,
     session: Session,
+    photo: Pixels,
     inputs: list[str],
     seconds: float | None,
     controls: Controls,
@@ -166,32 +175,39 @@ def _write_frames(
     sink = open_sink(args.output, fps=args.fps, sound=sound, inputs=inputs)
     if isinstance(sink, MotionSink):
         raise TypeError("a sink for motion where frames are written")
-    total = round(seconds * args.fps) if seconds else None
-    session.stats.notes["video"] = f"{args.fps:g} fps"
-    frames = session.animate(
-        inputs[1], fps=args.fps, controls=controls, seed=args.seed, marker=Mark(label=args.label)
-    )
-    with sink, Progress("Animating", total, quiet=args.quiet) as progress:
-        for frame in frames:
-            with session.stats.stage("write"):
-                sink.write(frame)
-            progress.advance()
+    total = math.ceil(seconds * args.fps) if seconds else None
+    session.stats.notes["video"] = f"{float(args.fps):g} fps"
+    with sink:
+        for note in session.use_portrait(photo, face=args.face).notes:
+            say(f"vivant: {note}")
+        frames = session.animate(
+            inputs[1],
+            fps=args.fps,
+            controls=controls,
+            seed=args.seed,
+            marker=Mark(label=args.label),
+        )
+        with Progress("Animating", total, quiet=args.quiet) as progress:
+            for frame in frames:
+                with session.stats.stage("write"):
+                    sink.write(frame)
+                progress.advance()
     return progress.done
 
 
 def _write_motion(
     args: argparse.Namespace,
     session: Session,
-    audio: str,
+    inputs: list[str],
     seconds: float | None,
     controls: Controls,
     kind: str,
 ) -> int:
     rate = session.bundle.manifest.latent.rate
-    total = round(seconds * rate) if seconds else None
-    sink = MotionSink(args.output, kind, rate=rate, inputs=[audio])
+    total = math.ceil(seconds * rate) if seconds else None
+    sink = MotionSink(args.output, kind, rate=rate, inputs=inputs)
     with sink, Progress("Moving", total, quiet=args.quiet) as progress:
-        for latents in session.motion(audio, controls=controls, seed=args.seed):
+        for latents in session.motion(inputs[1], controls=controls, seed=args.seed):
             sink.write(latents)
             progress.advance(len(latents))
     return progress.done
@@ -204,18 +220,16 @@ def _report(args: argparse.Namespace, session: Session, frames: int) -> None:
         print(json.dumps(result | {"stats": session.stats.summary()}))
         return
     if args.stats:
-        for line in session.plan.lines():
-            print(line, file=sys.stderr)
-        print(session.stats.table(), file=sys.stderr)
+        say("\n".join([*session.plan.lines(), session.stats.table()]))
     if not args.quiet:
-        print(f"Wrote {where} ({frames} frames).", file=sys.stderr)
+        say(f"Wrote {where} ({frames} frames).")
 
 
 def _controls(args: argparse.Namespace) -> Controls:
     return Controls(
-        gaze=_gaze(args.gaze) if args.gaze else None,
+        gaze=None if args.gaze is None else _gaze(args.gaze),
         distance=args.distance,
-        emotion=parse_emotion(args.emotion) if args.emotion else {},
+        emotion=None if args.emotion is None else parse_emotion(args.emotion),
         guidance=args.guidance,
         liveliness=args.liveliness,
         articulation=args.articulation,
@@ -233,8 +247,17 @@ def _gaze(text: str) -> tuple[float, float]:
     return yaw, pitch
 
 
+def _fps(text: str) -> Fraction:
+    try:
+        return Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        raise argparse.ArgumentTypeError(
+            f"expected a number such as 25 or 30000/1001, got {text!r}"
+        ) from None
+
+
 def _seed(text: str) -> int:
-    seed = int(text)
-    if not 0 <= seed < 2**64:
-        raise argparse.ArgumentTypeError(f"a seed is 0 to 2^64 - 1, got {text}")
-    return seed
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}") from None

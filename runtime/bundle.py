@@ -455,9 +455,10 @@ class Bundle:
     @classmethod
     def open(cls, path: str | os.PathLike[str] | None = None) -> Bundle:
         """The bundle in folder ``path``, or the embedded one; raises BundleError."""
-        folder = Path(path) if path is not None else default_path()
+        folder = Path(path).expanduser() if path is not None else default_path()
         if not folder.is_dir():
-            raise BundleError(f"{folder} is not a bundle", expected=f"a folder with {MANIFEST}")
+            expected, fix = f"a folder with {MANIFEST}", "Check the path."
+            raise BundleError(f"{folder} is not a bundle", expected=expected, fix=fix)
         data = _read_inside(folder, MANIFEST, MAX_MANIFEST)
         try:
             return cls(folder, parse_manifest(data))
@@ -553,7 +554,7 @@ def _read_inside(folder: Path, name: str, most: int) -> bytes:
     path = folder
     for part in name.split("/"):
         path = path / part
-        if path.is_symlink():
+        if os.path.islink(path):
             raise BundleError(
                 f"{path} is a symbolic link",
                 expected="a file inside the bundle",

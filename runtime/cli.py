@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import os
 import signal
@@ -10,12 +11,14 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
+from typing import NoReturn
 
 from . import animate_cli, bundle_cli, mark_cli
 from .devices import probe
-from .errors import UsageError, VivantError
+from .errors import OutputError, UsageError, VivantError
+from .progress import say
 
 EXIT_CODES = """\
 exit codes:
@@ -23,7 +26,7 @@ exit codes:
   1  a fault in vivant itself    6  no backend can run a stage
      (detect: no mark found)     7  the output cannot be written
   2  a flag or argument is wrong 130  stopped with Ctrl-C
-  3  the photo cannot be used    143  stopped by SIGTERM
+  3  the photo cannot be used    143  stopped by SIGTERM (129: SIGHUP)
   4  the recording cannot be used
 """
 
@@ -49,9 +52,17 @@ MODULES = {
 NETWORKS = ("align", "face", "motion")
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as every other mistake is told, and where to read on."""
+
+    def error(self, message: str) -> NoReturn:
+        say(f"vivant: error: {message}. See: {self.prog} --help")
+        raise SystemExit(UsageError.exit_code)
+
+
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    root = argparse.ArgumentParser(
+    root: argparse.ArgumentParser = _Parser(
         prog="vivant",
         description="Living portraits, on the device: a photo and a recording become a talking "
         "face. Every output is marked as AI-generated.",
@@ -98,7 +109,11 @@ def _delegate(module: str, arguments: Sequence[str]) -> int:
 
 
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM, which then cleans up just as Ctrl-C does."""
+    """SIGTERM or SIGHUP, which then clean up just as Ctrl-C does."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.exit_code = 128 + number
 
 
 @contextmanager
@@ -108,49 +123,81 @@ def _terminable() -> Iterator[None]:
         return
 
     def stop(number: int, frame: object) -> None:
-        raise _Terminated
+        raise _Terminated(number)
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {}
+    for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            before[number] = signal.signal(number, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
-    root = parser()
-    args, rest = root.parse_known_args(argv)
-    passes_on = getattr(args, "passes_on", None)
-    if rest and not passes_on:
-        root.error(f"unrecognized arguments: {' '.join(rest)}")
+    debug = False
     try:
+        root = parser()
+        args, rest = root.parse_known_args(argv)
+        debug = args.debug
+        passes_on = getattr(args, "passes_on", None)
+        if rest and not passes_on:
+            root.error(f"unrecognized arguments: {' '.join(rest)}")
         with _terminable():
             if passes_on:
                 sys.argv[0] = f"vivant {passes_on[0]}"  # what its own --help calls it
-                return _delegate(passes_on[1], rest)
-            return int(args.run(args))
+                code = _delegate(passes_on[1], rest)
+            else:
+                code = int(args.run(args))
+        _flush()
+        return code
+    except SystemExit:  # after --help and --version
+        with suppress(OSError):
+            _flush()
+        raise
     except VivantError as error:
-        if args.debug:
+        if debug:
             traceback.print_exc()
-        print(f"vivant: error: {error}", file=sys.stderr)
+        say(f"vivant: error: {error}")
         return error.exit_code
     except KeyboardInterrupt as stopped:
-        print("vivant: stopped", file=sys.stderr)
-        return 143 if isinstance(stopped, _Terminated) else 130
+        say("vivant: stopped")
+        return stopped.exit_code if isinstance(stopped, _Terminated) else 130
     except BrokenPipeError:
-        # The reader of our stdout is gone, which is its good right; keep Python's own flush quiet.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        _let_go()
+        return 0  # The reader of our stdout is gone, which is its good right.
     except Exception as error:
-        if args.debug:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            _let_go()
+            say(f"vivant: error: standard output cannot be written; got {error.strerror}.")
+            return OutputError.exit_code
+        if debug:
             raise
-        print(
+        say(
             f"vivant: internal error: {type(error).__name__}: {error}. This is a fault in vivant; "
-            "run again with --debug (before the verb) and report what it prints.",
-            file=sys.stderr,
+            "run again with --debug (before the verb) and report what it prints."
         )
         return 1
+
+
+def _flush() -> None:
+    """Write out what was printed, so that a failure shows here and not when Python ends."""
+    if sys.stdout is not None:
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _let_go()
+            raise
+
+
+def _let_go() -> None:
+    """Give up standard output, so that Python's own flush at the end keeps quiet."""
+    with suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ class VivantError(Exception):
         if expected:
             parts.append(f"expected {expected}")
         if got:
-            parts.append(f"got {got}")
+            parts.append(f"got {got.rstrip('.')}")
         line = "; ".join(parts)
         super().__init__(f"{line}. {fix}".strip() if fix else f"{line}.")
 

@@ -74,6 +74,8 @@ def check_readable(
                 pass
     except FileNotFoundError:
         fix = f"Check the path to the {noun}."
+        if os.fspath(path) == "-":
+            fix = "Standard input is not read: save it to a file first."
         if "://" in os.fspath(path):
             fix = "Download it first: Vivant reads local files only."
         raise error(f"{shown} does not exist", expected="a local file", fix=fix) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterator
 from itertools import chain, islice
@@ -80,9 +81,16 @@ def open_frames(path: str) -> Iterator[NDArray[np.uint8]]:
 
     Raises PhotoError when there is none.
     """
-    folder = Path(path)
-    if folder.is_dir():
-        names = sorted(p for p in folder.iterdir() if p.suffix.lower() in _PICTURES)
+    folder = Path(path).expanduser()
+    if os.path.isdir(folder):
+        try:
+            names = sorted(p for p in folder.iterdir() if p.suffix.lower() in _PICTURES)
+        except OSError as cause:
+            raise PhotoError(
+                f"The folder '{path}' cannot be read",
+                got=cause.strerror or str(cause),
+                fix="Change its permissions.",
+            ) from None
         if not names:
             raise PhotoError(f"The folder '{path}' has no pictures", expected="PNG or JPEG frames")
         return map(load_photo, names)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import TextIO
 
@@ -16,6 +18,13 @@ LOG_STEPS = 10
 """Lines for the whole job where there is no terminal."""
 WIDTH = 24
 """Cells of the bar."""
+
+
+def say(text: str) -> None:
+    """Print a line for people on standard error; one that is closed or full costs no result."""
+    if sys.stderr is not None:  # as in programs without a console
+        with suppress(OSError, ValueError):
+            print(text, file=sys.stderr)
 
 
 class Progress:
@@ -38,7 +47,7 @@ class Progress:
     ) -> None:
         self.label, self.total, self.unit = label, total or 0, unit
         self.done = 0
-        self._stream = sys.stderr if stream is None else stream
+        self._stream = stream or sys.stderr or io.StringIO()  # programs without a console have none
         self._clock, self._quiet = clock, quiet
         self._terminal = self._stream.isatty() and os.environ.get("TERM") != "dumb"
         self._colour = self._terminal and not os.environ.get("NO_COLOR")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Protocol
 
 import numpy as np
@@ -153,6 +154,12 @@ class Renderer:
         return rgb
 
 
-def frame_pts(number: int, fps: float) -> int:
+def exact_rate(fps: float) -> Fraction:
+    """Frames a second as a ratio that containers can hold: 29.97003 becomes 30000/1001."""
+    # 1001 is the largest denominator of a rate in use; containers have 32 bits for each number.
+    return Fraction(fps).limit_denominator(1001)
+
+
+def frame_pts(number: int, fps: Fraction | float) -> int:
     """PTS of a video frame at a constant rate, samples at 16 kHz."""
     return round(number * RATE / fps)

@@ -112,6 +112,18 @@ def retarget(
     return driven
 
 
+def hold_head(frames: Array) -> Array:
+    """Motion (n, 63) with the head at rest, and the eyes where they looked: (n, 63)."""
+    held = frames.copy()
+    turned = frames[:, _GAZE] + frames[:, _POSE][:, :2]
+    held[:, _POSE] = 0
+    for frame, gaze, before in zip(held, turned, frames[:, _GAZE], strict=True):
+        frame[_GAZE] = _toward(np.zeros(2, np.float32), gaze, _GAZE_LIMITS)
+        look = frame[_LOOK] + (_eye_look(frame[_GAZE]) - _eye_look(before))
+        frame[_LOOK] = np.clip(look, 0, 1)
+    return held
+
+
 def articulation(generated: Array) -> float:
     """How surely this frame is speech rather than rest, 0..1; a smile alone is not speech."""
     x = (float(generated[_ARTICULATORS].max()) - STIRS) / (SPEAKS - STIRS)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Generator, Iterator
+from fractions import Fraction
+from numbers import Integral, Real
 from types import TracebackType
 from typing import Any
 
@@ -17,13 +20,16 @@ from .errors import BundleError, UsageError
 from .mark import Mark
 from .motion import MotionStream
 from .photo import PhotoSource, load_photo
-from .plan import Plan
+from .plan import Plan, candidates
 from .portrait import Framing, Portrait, make_portrait
-from .render import Frame, Marker, MotionTrack, Renderer, frame_pts
+from .render import Frame, Marker, MotionTrack, Renderer, exact_rate, frame_pts
+from .retarget import hold_head
 from .stats import Stats
 
 Array = NDArray[np.float32]
 
+MAX_THREADS = 256
+"""Threads of a graph that can be asked for; vendors start as many as they are told."""
 FPS = (1.0, 120.0)
 """Lowest and highest frame rate that can be asked for, frames a second."""
 PHOTO_STAGES = ("align", "encode")
@@ -35,7 +41,9 @@ BLOCK = 16 * 640
 class Session:
     """A bundle on this machine's best backends, with one portrait in it.
 
-    Use it as a context manager, or call ``close``. ``stats`` holds the time spent in each stage.
+    Use it as a context manager, or call ``close``. It can be used again and again, for other
+    sounds and other photos; what was animated before is not remembered. Several threads may
+    animate at the same time. ``stats`` holds the time spent in each stage.
     """
 
     def __init__(
@@ -86,26 +94,37 @@ class Session:
     def use_portrait(self, photo: PhotoSource, *, face: int | None = None) -> Portrait:
         """Find the face in a photo, align and encode it; ``face`` picks one of several, from 0.
 
-        Raises PhotoError when the photo cannot be read or shows no usable face.
+        Raises PhotoError when the photo cannot be read or shows no usable face, and UsageError
+        when there is no such face; the portrait before then stays.
         """
+        if face is not None and not isinstance(face, Integral):
+            raise UsageError("face is not a number", expected="0, 1, ...", got=repr(face)[:60])
+        pixels = load_photo(photo)  # before any graph is compiled: mistakes come back at once
         graphs = {name: self._graph(name) for name in PHOTO_STAGES}
         form = self.bundle.manifest.portrait
         framing = Framing(form.size, form.eyes, form.interpupillary)
-        self._portrait = make_portrait(load_photo(photo), graphs, framing, face)
+        self._portrait = make_portrait(pixels, graphs, framing, face)
         return self._portrait
 
     def motion(
         self, sound: AudioSource, *, controls: Controls | None = None, seed: int = 0
-    ) -> Iterator[Array]:
+    ) -> Generator[Array, None, None]:
         """Motion latents of a recording at 50 Hz, in blocks of (n, 63) as they are computed.
 
-        Frame ``j`` of all blocks has PTS ``320 j`` samples. Raises AudioError when the recording
-        cannot be read.
+        Frame ``j`` of all blocks has PTS ``320 j`` samples. A still head is at rest here, and its
+        eyes make up for it. Raises UsageError, and AudioError when the recording cannot be read,
+        or on the way where it is damaged.
         """
         stream = self._stream(controls, seed)
-        for block in _blocks(sound):
-            yield stream.push(block)
-        yield stream.close()
+        return self._moves(stream, _blocks(stream_audio(sound)))
+
+    def _moves(self, stream: MotionStream, blocks: Iterator[Array]) -> Generator[Array, None, None]:
+        settle = hold_head if stream.controls.still_head else None
+        for block in blocks:
+            frames = stream.push(block)
+            yield settle(frames) if settle else frames
+        frames = stream.close()
+        yield settle(frames) if settle else frames
 
     def animate(
         self,
@@ -115,14 +134,17 @@ class Session:
         controls: Controls | None = None,
         seed: int = 0,
         marker: Marker | None = None,
-    ) -> Iterator[Frame]:
+    ) -> Generator[Frame, None, None]:
         """Every frame of the portrait speaking a recording: uint8 (512, 512, 3) with its PTS.
 
         Never drops a frame; the same arguments give the same frames. ``marker`` replaces the
-        standard mark of AI-generated frames. Raises AudioError and UsageError.
+        standard mark of AI-generated frames. Raises UsageError, and AudioError when the recording
+        cannot be read, or on the way where it is damaged.
         """
-        check_fps(fps)
+        rate = frame_rate(fps)
         portrait = self.portrait
+        blocks = _blocks(stream_audio(sound))
+        stream = self._stream(controls, seed)
         renderer = Renderer(
             self._graph("render"),
             portrait,
@@ -131,16 +153,19 @@ class Session:
             marker=marker or Mark(),
             stats=self.stats,
         )
+        return self._frames(renderer, stream, blocks, rate)
+
+    def _frames(
+        self, renderer: Renderer, stream: MotionStream, blocks: Iterator[Array], rate: Fraction
+    ) -> Generator[Frame, None, None]:
         track = MotionTrack(RATE // self.bundle.manifest.latent.rate)
-        stream = self._stream(controls, seed)
         number = 0
-        blocks = _blocks(sound)
         while True:
             block = next(blocks, None)
             track.append(stream.close() if block is None else stream.push(block))
             # The last motion frame stands still until the sound's last sample.
             end = stream.heard if block is None else min(track.end, stream.heard)
-            while (pts := frame_pts(number, fps)) < end:
+            while (pts := frame_pts(number, rate)) < end:
                 yield renderer.frame(track, pts)
                 number += 1
             if block is None:
@@ -148,19 +173,26 @@ class Session:
             track.drop(pts)
 
     def _stream(self, controls: Controls | None, seed: int) -> MotionStream:
+        if not isinstance(controls, Controls | None):
+            got = type(controls).__name__
+            raise UsageError("controls have the wrong type", expected="vivant.Controls", got=got)
+        if not isinstance(seed, Integral) or not 0 <= seed < 2**64:
+            raise UsageError(
+                "the seed is out of range", expected="a whole number, 0 to 2^64 - 1", got=repr(seed)
+            )
         return MotionStream(
             self._graph("listen"),
             self._graph("denoise"),
             self.bundle.manifest,
             controls=controls,
-            seed=seed,
+            seed=int(seed),
         )
 
 
 def open_session(
     portrait: PhotoSource | None = None,
     *,
-    bundle: Bundle | str | None = None,
+    bundle: Bundle | str | os.PathLike[str] | None = None,
     backend: str | None = None,
     threads: int = 0,
     face: int | None = None,
@@ -168,9 +200,16 @@ def open_session(
     """Open the embedded bundle (or another), on the best backend (or one), with a portrait.
 
     ``backend``: ``auto``, ``onnxruntime``, ``openvino``, or with a device as ``openvino:GPU``.
-    ``threads``: of each graph, 0 for the vendor's choice. Raises BundleError, BackendError,
-    PhotoError, UsageError.
+    ``threads``: of each graph, 0 for the vendor's choice. ``face``: which of several in the photo,
+    from 0. Raises BundleError, BackendError, PhotoError, UsageError.
     """
+    if not isinstance(threads, Integral) or not 0 <= threads <= MAX_THREADS:
+        raise UsageError(
+            "the number of threads is out of range",
+            expected=f"0 (auto) to {MAX_THREADS}",
+            got=repr(threads)[:60],
+        )
+    candidates(backend)  # an unknown backend is the caller's mistake, whatever the bundle is
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     session = Session(opened, Plan(backend=backend, threads=threads))
     if portrait is not None:
@@ -178,18 +217,19 @@ def open_session(
     return session
 
 
-def check_fps(fps: float) -> None:
-    """Raise UsageError unless ``fps`` is a frame rate that can be rendered."""
-    if not FPS[0] <= fps <= FPS[1]:  # also refuses NaN
+def frame_rate(fps: float) -> Fraction:
+    """The rate at which frames are made; raises UsageError unless it can be rendered."""
+    if not isinstance(fps, Real) or not FPS[0] <= fps <= FPS[1]:  # also refuses NaN
         raise UsageError(
             "the frame rate is out of range",
             expected=f"{FPS[0]:g} to {FPS[1]:g} frames a second",
-            got=f"{fps:g}",
+            got=f"{float(fps):g}" if isinstance(fps, Real) else repr(fps)[:60],
         )
+    return exact_rate(fps)
 
 
-def _blocks(sound: AudioSource) -> Iterator[Array]:
+def _blocks(sound: Iterator[Array]) -> Iterator[Array]:
     """Sound at 16 kHz in blocks of at most ``BLOCK`` samples, so that frames come steadily."""
-    for decoded in stream_audio(sound):
+    for decoded in sound:
         for start in range(0, len(decoded), BLOCK):
             yield decoded[start : start + BLOCK]

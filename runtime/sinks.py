@@ -14,7 +14,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
@@ -29,7 +28,7 @@ from .atomic import AtomicFile, Stream, check_parent, is_stream, output_errors, 
 from .audio import Sound
 from .errors import OutputError
 from .latent import NAMES, UNITS
-from .render import RATE, Frame
+from .render import RATE, Frame, exact_rate
 
 StrPath = str | os.PathLike[str]
 Item = TypeVar("Item", contravariant=True)
@@ -70,9 +69,10 @@ class Sink(Protocol[Item]):
 
 
 def output_kind(path: StrPath) -> str:
-    """What to write to ``path``: ``mp4``, ``png``, ``raw`` (also for ``-``), ``csv`` or ``json``.
+    """What to write to ``path``: ``mp4``, ``png``, ``raw``, ``csv`` or ``json``.
 
-    Raises OutputError for a missing or unknown extension.
+    ``-``, and a pipe or device whose name says nothing, take raw frames. Raises OutputError for a
+    missing or unknown extension.
     """
     name = os.fspath(path)
     if name == "-":
@@ -80,6 +80,8 @@ def output_kind(path: StrPath) -> str:
     if name.endswith(("/", os.sep)) or os.path.isdir(name):
         return "png"
     suffix = Path(name).suffix.lower()
+    if not suffix and is_stream(name):
+        return "raw"
     if suffix not in KINDS:
         raise OutputError(
             f"The output '{name}' "
@@ -162,7 +164,7 @@ class Mp4Sink(_Sink):
         inputs: Sequence[StrPath] = (),
     ) -> None:
         self._file = AtomicFile(path, inputs)
-        self._fps = Fraction(str(fps))
+        self._fps = exact_rate(fps)
         self._sound = sound
         self._blocks: Iterator[NDArray[np.float32]] = iter(sound.blocks if sound else ())
         self._left = np.empty((0, sound.channels if sound else 1), np.float32)
@@ -260,7 +262,9 @@ class PngSink(_Sink):
             raise OutputError(
                 f"The output '{self._path}' is a file", expected="a folder", fix="Choose another."
             )
-        if self._path.is_dir() and any(self._path.iterdir()):
+        with output_errors(self._path):
+            used = self._path.is_dir() and any(self._path.iterdir())
+        if used:
             raise OutputError(
                 f"The folder '{self._path}' is not empty",
                 expected="a new or empty folder",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import signal
 import subprocess
@@ -15,6 +17,7 @@ from PIL import Image
 from tiny_bundle import portrait
 
 from vivant.cli import main
+from vivant.plan import Plan
 
 RATE = 16_000
 
@@ -89,11 +92,14 @@ def test_animate_pipes_raw_frames(work: Path) -> None:
         (["--emotion", "bored"], 2, "happy"),
         (["--gaze", "1"], 2, "YAW,PITCH"),
         (["--threads", "-1"], 2, "0 (auto)"),
+        (["--threads", "99999999"], 2, "256"),
+        (["--seed", "-1"], 2, "0 to 2^64"),
         (["--backend", "abacus"], 2, "onnxruntime"),
         (["--face", "3"], 2, "face"),
         (["--bundle", "nowhere"], 5, "nowhere"),
         (["-o", "out.avi"], 7, ".mp4"),
         (["-o", "no/such/folder/out.mp4"], 7, "folder"),
+        (["-o", "out.csv", "--emotion", ""], 2, "happy"),
         (["-o", "say.wav.mp4/"], 0, ""),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else None,
@@ -122,6 +128,21 @@ def test_wrong_inputs_have_their_exit_codes(work: Path, capsys: pytest.CaptureFi
     assert capsys.readouterr().err.count("vivant: error:") == 3
 
 
+@pytest.mark.parametrize("output", ["out.mp4", "out.csv", "-"])
+def test_inputs_are_looked_at_first(
+    work: Path, monkeypatch: pytest.MonkeyPatch, output: str
+) -> None:
+    """A missing photo or recording is said before any graph is compiled, for every output."""
+    monkeypatch.setattr(Plan, "load", lambda *_: pytest.fail("a graph was compiled"))
+    options = ["--bundle", "bundle", "-q", "-o", output]
+    assert main(["animate", "missing.png", "say.wav", *options]) == 3
+    assert main(["animate", "", "say.wav", *options]) == 3
+    assert main(["animate", "me.png", "", *options]) == 4
+    assert main(["animate", "me.png", "-", *options]) == 4
+    if output != "-":
+        assert animate("-o", f"nowhere/{output}") == 7
+
+
 def test_an_input_is_never_overwritten(work: Path) -> None:
     """Choosing the photo as the output is refused."""
     (work / "me.png").rename(work / "me.mp4")
@@ -131,7 +152,9 @@ def test_an_input_is_never_overwritten(work: Path) -> None:
     assert (work / "me.mp4").read_bytes() == before
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_being_stopped_leaves_nothing_and_says_so(
     work: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -139,7 +162,7 @@ def test_being_stopped_leaves_nothing_and_says_so(
     number: signal.Signals,
     code: int,
 ) -> None:
-    """Stopping half-way, by Ctrl-C or SIGTERM, leaves no half a video behind."""
+    """Stopping half-way, by Ctrl-C, SIGTERM or a closed terminal, leaves no half a video."""
     from vivant.sinks import Mp4Sink
 
     write = Mp4Sink.write
@@ -159,7 +182,7 @@ def test_faults_of_our_own_are_called_that(
     work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An unexpected exception is one line with exit code 1, and a traceback only on demand."""
-    monkeypatch.setattr("vivant.animate_cli.check_fps", lambda fps: 1 / 0)
+    monkeypatch.setattr("vivant.animate_cli.frame_rate", lambda fps: 1 / 0)
     assert animate() == 1
     assert "--debug" in capsys.readouterr().err
     with pytest.raises(ZeroDivisionError):
@@ -185,6 +208,69 @@ def test_verbs_with_a_command_line_of_their_own_show_their_own_help(
         main([*verb, "--help"])
     assert done.value.code == 0
     assert f"usage: vivant {' '.join(verb)}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["animate", "--fps", "fast"], "30000/1001"),
+        (["animate", "--fps", "nan"], "30000/1001"),
+        (["animate", "--seed", "x"], "whole number"),
+        (["animate", "--gaze", "-10,0"], "--gaze"),
+        (["animate", "a.jpg", "b.wav", "c.wav"], "c.wav"),
+        (["paint"], "animate"),
+        ([], "VERB"),
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_command_line_is_told_in_one_line(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No page of usage: what is wrong, and where to read on."""
+    with pytest.raises(SystemExit) as done:
+        main(arguments)
+    assert done.value.code == 2
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert words in line
+    assert "--help" in line
+
+
+def test_progress_counts_every_frame(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Half a second at 25 frames a second are 13 frames, and 13 are announced."""
+    options = ["--bundle", "bundle", "--backend", "onnxruntime"]
+    assert main(["animate", "me.png", "say.wav", *options, "-o", "out.rgb"]) == 0
+    assert "Animating 13/13 frames, 100%" in capsys.readouterr().err
+
+
+class _Full(io.StringIO):
+    """A stream on a full disk."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_program_without_a_console_gets_its_video(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Services and windowed programs have no standard error, or one that takes nothing."""
+    monkeypatch.setattr(sys, "stderr", None)
+    options = ["--bundle", "bundle", "--backend", "onnxruntime", "--stats"]
+    assert main(["animate", "me.png", "say.wav", *options, "-o", "out.rgb"]) == 0
+    monkeypatch.setattr(sys, "stderr", _Full())
+    assert main(["animate", "me.png", "say.wav", *options, "-o", "out.rgb"]) == 0
+    assert (work / "out.rgb").stat().st_size == 13 * 512 * 512 * 3
+
+
+def test_a_full_standard_output_is_said(work: Path) -> None:
+    """What could not be printed is an error of the output, not a fault of the program."""
+    for arguments in (["bundle", "info", "bundle"], ["bundle", "info", "bundle", "--json"]):
+        with open("/dev/full", "w") as full:
+            command = [sys.executable, "-m", "vivant.cli", *arguments]
+            run = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+        assert run.returncode == 7
+        assert "standard output cannot be written" in run.stderr
+        assert run.stderr.count("\n") == 1
 
 
 def test_foreign_arguments_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

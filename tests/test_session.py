@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from tiny_bundle import portrait
 import vivant
 from vivant.controls import Controls
 from vivant.errors import AudioError, PhotoError, UsageError
+from vivant.latent import INDEX
 
 RATE = 16_000
 
@@ -80,16 +82,90 @@ def test_motion_alone_needs_no_portrait(bundle_path: Path) -> None:
             next(session.animate(tone(100)))
 
 
-@pytest.mark.parametrize("fps", [0, -1, float("nan"), 1000])
+@pytest.mark.parametrize("fps", [0, -1, float("nan"), 1000, "25", None])
 def test_impossible_frame_rates_are_refused(face, fps: float) -> None:
     """A frame rate out of range says which range."""
     with pytest.raises(UsageError, match="1 to 120"):
-        next(face.animate(tone(100), fps=fps))
+        face.animate(tone(100), fps=fps)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"seed": -1}, {"seed": 2**64}, {"seed": 1.5}, {"seed": "x"}, {"controls": {"gaze": (1, 2)}}],
+    ids=str,
+)
+def test_wrong_arguments_are_refused_before_any_frame(face, wrong: dict) -> None:
+    """The call itself says what is wrong, in one line with what was expected."""
+    with pytest.raises(UsageError, match="expected"):
+        face.animate(tone(100), **wrong)
+    with pytest.raises(UsageError, match="expected"):
+        face.motion(tone(100), **wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"threads": -1}, {"threads": 100_000}, {"threads": "2"}, {"backend": "abacus"}],
+    ids=str,
+)
+def test_wrong_ways_to_open_are_refused_at_once(bundle_path: Path, wrong: dict) -> None:
+    """No vendor is asked for a hundred thousand threads."""
+    with pytest.raises(UsageError, match="expected"):
+        vivant.open(bundle=bundle_path, **wrong)
+
+
+def test_one_session_serves_many(face) -> None:
+    """Photos and sounds follow one another, overlap and break off; each is as if it were alone."""
+    alone = [frame.rgb for frame in face.animate(tone(4000), seed=1)]
+    portrait_before = face.portrait
+    broken = face.animate(tone(RATE), seed=2)
+    next(broken)
+    with pytest.raises(PhotoError):
+        face.use_portrait("missing.jpg")
+    assert face.portrait is portrait_before
+    mixed = [frame.rgb for frame, _ in zip(face.animate(tone(4000), seed=1), broken, strict=False)]
+    broken.close()
+    np.testing.assert_array_equal(mixed, alone)
+    face.use_portrait(portrait(radius=50))
+    other = [frame.rgb for frame in face.animate(tone(4000), seed=1)]
+    face.use_portrait(portrait())
+    again = [frame.rgb for frame in face.animate(tone(4000), seed=1)]
+    assert (np.array(other) != alone).any()
+    np.testing.assert_array_equal(again, alone)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_threads_may_share_a_session(bundle_path: Path, backend: str) -> None:
+    """Three threads that animate with one session get the frames that one would."""
+    with vivant.open(portrait(), bundle=bundle_path, backend=backend) as face:
+
+        def play(_: int) -> list[np.ndarray]:
+            return [frame.rgb for frame in face.animate(tone(4000))]
+
+        expected = play(0)
+        with ThreadPoolExecutor(3) as pool:
+            for frames in pool.map(play, range(3)):
+                np.testing.assert_array_equal(frames, expected)
+
+
+def test_still_head_holds_in_the_motion_too(bundle_path: Path) -> None:
+    """An avatar that should hold its head gets no head motion, and its eyes keep their target."""
+    with vivant.open(bundle=bundle_path, backend="onnxruntime") as session:
+        free = np.concatenate(list(session.motion(tone(8000))))
+        still = Controls(still_head=True)
+        held = np.concatenate(list(session.motion(tone(8000), controls=still)))
+    head, gaze = slice(INDEX["headYaw"], None), slice(INDEX["gazeYaw"], INDEX["headYaw"])
+    assert np.abs(free[:, head]).max() > 1
+    assert not held[:, head].any()
+    target = free[:, gaze] + free[:, head][:, :2]
+    close = np.abs(target).max(1) < 15
+    np.testing.assert_allclose(held[close, gaze], target[close], atol=1e-4)
+    mouth = slice(INDEX["jawForward"], INDEX["tongueOut"])
+    np.testing.assert_array_equal(held[:, mouth], free[:, mouth])
 
 
 def test_wrong_inputs_keep_their_kind(face, tmp_path: Path) -> None:
     """Photo and recording errors come through as what they are."""
     with pytest.raises(AudioError):
-        next(face.animate(tmp_path / "none.wav"))
+        face.animate(tmp_path / "none.wav")
     with pytest.raises(PhotoError):
         face.use_portrait(np.zeros((64, 64, 3), np.uint8))

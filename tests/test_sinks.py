@@ -354,6 +354,22 @@ def test_extensions(tmp_path: Path) -> None:
     assert output_kind(tmp_path) == "png"
 
 
+def test_a_pipe_or_device_takes_raw_frames(tmp_path: Path) -> None:
+    """What has no extension and is no file is written to as standard output is."""
+    os.mkfifo(tmp_path / "pipe")
+    assert output_kind(tmp_path / "pipe") == output_kind(os.devnull) == "raw"
+
+
+@pytest.mark.parametrize(
+    ("fps", "rate"), [(30000 / 1001, "30000/1001"), (100 / 3, "100/3"), (29.97, "2997/100")]
+)
+def test_mp4_keeps_any_frame_rate(tmp_path: Path, fps: float, rate: str) -> None:
+    """A rate that no short decimal gives is written as the ratio that it is."""
+    _write_mp4(tmp_path / "out.mp4", 0.5, fps)
+    with av.open(str(tmp_path / "out.mp4")) as file:
+        assert str(file.streams.video[0].average_rate) == rate
+
+
 def test_png_folder_in_use_is_refused(tmp_path: Path) -> None:
     """Frames are never mixed with other files: a folder must be new or empty."""
     folder = tmp_path / "frames"
