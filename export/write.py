@@ -86,6 +86,9 @@ PROVENANCE = (
 )
 """What our networks are trained on."""
 
+SUFFIXES = {"onnx": "onnx", "openvino": "xml"}
+"""File suffix of each format."""
+
 TOLERANCE = 1e-2
 """Golden error allowed by default, relative to each output's peak."""
 
@@ -101,6 +104,8 @@ class ArtifactData:
     format: str = "onnx"
     tolerance: float | None = None
     """Overrides the golden's tolerance."""
+    weights: bytes = b""
+    """The second file of the formats that have one."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +124,14 @@ class StageData:
 def stage_of(bundle: Bundle, stage: Stage) -> StageData:
     """A stage of an existing bundle, verified, to be written again."""
     artifacts = tuple(
-        ArtifactData(bundle.read(a.file), a.precision, a.fidelity, a.format, a.tolerance)
+        ArtifactData(
+            bundle.read(a.file),
+            a.precision,
+            a.fidelity,
+            a.format,
+            a.tolerance,
+            bundle.read(a.weights) if a.weights else b"",
+        )
         for a in stage.artifacts
     )
     golden = bundle.golden(stage)
@@ -171,13 +183,15 @@ def _stage(name: str, data: StageData, files: dict[str, bytes]) -> dict[str, Any
     artifacts = []
     for artifact in data.artifacts:
         stem = f"{name}.{artifact.precision}"
-        entry = _file(stem, artifact.format, artifact.data, files) | {
+        entry = _file(stem, SUFFIXES[artifact.format], artifact.data, files) | {
             "format": artifact.format,
             "precision": artifact.precision,
             "fidelity": {key: round(float(v), 6) for key, v in artifact.fidelity.items()},
         }
         if artifact.tolerance is not None:
             entry["tolerance"] = artifact.tolerance
+        if artifact.weights:
+            entry["weights"] = _file(stem, "bin", artifact.weights, files)
         artifacts.append(entry)
     return {
         "inputs": [_spec(spec) for spec in data.inputs],

@@ -40,8 +40,8 @@ MAX_GOLDEN = 1 << 27
 MAX_ELEMENTS = 1 << 24
 """Elements of the largest tensor."""
 
-FORMATS = ("onnx",)
-"""File formats of graphs; ONNX is read by every backend there is."""
+FORMATS = ("onnx", "openvino")
+"""File formats of graphs; ONNX is read by every backend there is, OpenVINO IR by its own."""
 PRECISIONS = ("fp32", "w16", "fp16", "bf16", "int8", "w8")
 """Of the arithmetic; ``w16`` and ``w8`` store the weights in 16 or 8 bits and compute in fp32."""
 
@@ -117,6 +117,13 @@ class Artifact:
     """Measured against the fp32 network, such as ``psnr_db``."""
     tolerance: float | None
     """Overrides the golden's tolerance for this artifact (a quantised one)."""
+    weights: FileRef | None = None
+    """The second file of OpenVINO IR."""
+
+    @property
+    def files(self) -> tuple[FileRef, ...]:
+        """The artifact's one or two files."""
+        return (self.file, self.weights) if self.weights else (self.file,)
 
 
 @dataclass(frozen=True)
@@ -142,7 +149,7 @@ class Stage:
     @property
     def files(self) -> tuple[FileRef, ...]:
         """Every file of the stage."""
-        return (*(artifact.file for artifact in self.artifacts), self.golden.file)
+        return (*(ref for artifact in self.artifacts for ref in artifact.files), self.golden.file)
 
     def input(self, name: str) -> TensorSpec:
         """The input called ``name``."""
@@ -375,14 +382,18 @@ def _stage(name: str, reader: Reader) -> Stage:
 
 
 def _artifact(reader: Reader) -> Artifact:
-    measured = reader.reader("fidelity")
+    measured, kind = reader.reader("fidelity"), reader.text("format", one_of=FORMATS)
+    weights = reader.reader("weights") if kind == "openvino" else None
     result = Artifact(
         file=_file(reader, MAX_ARTIFACT),
-        format=reader.text("format", one_of=FORMATS),
+        format=kind,
         precision=reader.text("precision", one_of=PRECISIONS),
         fidelity={key[:64]: measured.number(key, -1e9, 1e9) for key in measured.left()},
         tolerance=reader.number("tolerance", 1e-9, 1) if reader.has("tolerance") else None,
+        weights=_file(weights, MAX_ARTIFACT) if weights else None,
     )
+    if weights:
+        weights.done()
     reader.done()
     return result
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import sys
 import time
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .backends import BACKENDS, load_backend
-from .bundle import Bundle, Stage
+from .bundle import Artifact, Bundle, Stage
 from .errors import BackendError, BundleError, VivantError
 from .graph import load_graph
 from .plan import candidates
@@ -81,8 +80,9 @@ def info(path: Path | None = None, *, as_json: bool = False) -> int:
         lines += [f"  out  {spec}  {spec.unit}" for spec in stage.outputs]
         for artifact in stage.artifacts:
             measured = ", ".join(f"{key} {value:g}" for key, value in artifact.fidelity.items())
+            size = sum(ref.bytes for ref in artifact.files)
             lines.append(
-                f"  file {artifact.file.file}  {artifact.file.bytes / 1e6:.2f} MB  "
+                f"  file {artifact.file.file}  {size / 1e6:.2f} MB  "
                 f"{artifact.format} {artifact.precision}  {measured}"
             )
     print("\n".join(lines))
@@ -96,6 +96,7 @@ def _facts(stage: Stage) -> dict[str, Any]:
         "artifacts": [
             {
                 **vars(artifact.file),
+                **({"weights": vars(artifact.weights)} if artifact.weights else {}),
                 "format": artifact.format,
                 "precision": artifact.precision,
                 "fidelity": artifact.fidelity,
@@ -132,7 +133,8 @@ def verify(
                 result["error"] = str(error)
                 code = error.exit_code
             results.append(result | {"ms": round((time.perf_counter() - start) * 1e3, 1)})
-        for (name, device), artifact in itertools.product(pairs, stage.artifacts):
+        tried = [(pair, artifact) for pair in pairs for artifact in _readable(pair[0], stage)]
+        for (name, device), artifact in tried:
             check = f"golden {name}:{device} {artifact.precision}"
             result = {"stage": stage.name, "check": check}
             start = time.perf_counter()
@@ -164,6 +166,15 @@ def verify(
         file=sys.stderr,
     )
     return code
+
+
+def _readable(backend: str, stage: Stage) -> tuple[Artifact, ...]:
+    """The artifacts that a backend reads; one that it cannot load, where there is none to try."""
+    try:
+        formats = load_backend(backend).FORMATS
+    except BackendError:
+        formats = ()
+    return tuple(a for a in stage.artifacts if a.format in formats) or stage.artifacts[:1]
 
 
 def _installed() -> tuple[tuple[str, str], ...]:

@@ -42,6 +42,10 @@ MODULES = {
         "vivant.export.train.distill",
     ),
     "export": ("turn checkpoints into a bundle (needs the extra export)", "vivant.export.write"),
+    "quantize": (
+        "add measured INT8 artifacts to a bundle (needs the extra quant)",
+        "vivant.quant.quantize",
+    ),
     "bench": (
         "compare the pipeline's speed on the backends of this machine",
         "vivant.benchmarks.pipeline",
@@ -103,7 +107,7 @@ def _delegate(module: str, arguments: Sequence[str]) -> int:
             raise
         raise UsageError(
             f"this verb needs {error.name}, which is not installed",
-            fix='Run: pip install "vivant[train,export]"',
+            fix='Run: pip install "vivant[train,export,quant]"',
         ) from error
     return int(loaded.main(list(arguments)) or 0)
 

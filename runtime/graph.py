@@ -135,7 +135,7 @@ def load_graph(
     part = bundle.stage(stage)
     vendor = load_backend(backend)
     artifact = _choose(part, vendor.FORMATS, precision, backend)
-    model = bundle.read(artifact.file)
+    model, *weights = (bundle.read(ref) for ref in artifact.files)
     options = Options(device, threads, artifact.precision)
     signature = Signature(part.inputs, part.outputs)
     if device not in (devices := vendor.devices()):
@@ -143,7 +143,11 @@ def load_graph(
             f"{backend} has no device {device} here", expected=" or ".join(devices), got=device
         )
     key = Key(
-        artifact.file.sha256, backend, vendor.version(), vendor.describe(device), str(options)
+        "+".join(ref.sha256 for ref in artifact.files),
+        backend,
+        vendor.version(),
+        vendor.describe(device),
+        str(options),
     )
 
     def ready(executable: Executable, cached: bool) -> CompiledGraph:
@@ -157,7 +161,7 @@ def load_graph(
         except Exception:  # of any type, the vendor's; compiling anew decides
             cache.discard(key)
     try:
-        executable = vendor.compile(model, signature, options)
+        executable = vendor.compile(model, signature, options, *weights)
     except BundleError as problem:
         raise BundleError(
             f"{bundle.path / artifact.file.file}: {problem.what}",

@@ -66,9 +66,12 @@ class Backend(Protocol):
         """Full name of a device, for people and for the cache's key."""
         ...
 
-    def compile(self, model: bytes, signature: Signature, options: Options) -> Executable:
+    def compile(
+        self, model: bytes, signature: Signature, options: Options, weights: bytes = b""
+    ) -> Executable:
         """Compile an artifact; raises when any part would run elsewhere than asked.
 
+        ``weights`` is the second file of the formats that have one.
         Raises BundleError when the artifact has not the signature's tensors.
         """
         ...

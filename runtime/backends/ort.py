@@ -42,7 +42,7 @@ def describe(device: str) -> str:
     return f"{device} {platform.machine()} {platform.processor()}"
 
 
-def compile(model: bytes, signature: Signature, options: Options) -> _Session:
+def compile(model: bytes, signature: Signature, options: Options, weights: bytes = b"") -> _Session:
     """A session on one execution provider."""
     return _Session(model, signature, options)
 

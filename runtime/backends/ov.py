@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from functools import cache
 from threading import Lock
@@ -12,7 +13,7 @@ import numpy as np
 from ..tensor import Array
 from . import Options, Signature, match
 
-FORMATS = ("onnx",)
+FORMATS = ("onnx", "openvino")
 
 # OpenVINO's own choice is bf16 on CPUs that have it and f16 on GPUs, with errors of percents.
 _PRECISIONS = {"fp16": "f16", "bf16": "bf16"}
@@ -20,6 +21,8 @@ _PRECISIONS = {"fp16": "f16", "bf16": "bf16"}
 
 @cache
 def _vendor() -> Any:
+    # Importing OpenVINO sends statistics of use over the network, unless this package is missing.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 
     return openvino
@@ -48,10 +51,13 @@ def describe(device: str) -> str:
     return f"{name} ({' '.join(abilities)})"
 
 
-def compile(model: bytes, signature: Signature, options: Options) -> _Compiled:
-    """Compile an ONNX graph."""
+def compile(
+    model: bytes, signature: Signature, options: Options, weights: bytes = b""
+) -> _Compiled:
+    """Compile an ONNX graph, or OpenVINO IR with its ``weights``."""
     core = _core()
-    compiled = core.compile_model(core.read_model(model), options.device, _config(options))
+    graph = core.read_model(model, weights) if weights else core.read_model(model)
+    compiled = core.compile_model(graph, options.device, _config(options))
     return _Compiled(compiled, signature)
 
 

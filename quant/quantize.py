@@ -1,0 +1,344 @@
+"""``vivant quantize``: add INT8 artifacts for OpenVINO to a bundle, each measured and gated.
+
+    vivant quantize --bundle IN --out OUT --people DIR [--held DIR] [--stages render]
+
+A layer stays in floating point where a measurement says so: each is quantised alone and its frames
+compared; then the worst ones return until the frames of all together are good enough. The gate is
+on people that neither calibration nor that choice has seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from vivant.backends import Signature
+from vivant.bundle import STAGES, Bundle
+from vivant.devices.probe import machine
+from vivant.errors import BundleError, OutputError, UsageError, VivantError
+from vivant.export.gate import fidelity, run
+from vivant.export.to_openvino import read, serialise
+from vivant.export.write import ArtifactData, StageData, based_on, write_bundle
+from vivant.graph import CompiledGraph, compare, load_graph
+from vivant.quant import calibrate, ptq
+from vivant.quant.calibrate import Recording
+from vivant.quant.gate import BAR, Image, compiled, draw, frame_psnr, race, write_sheet
+
+QUANTISABLE = ("encode", "render")
+MARGIN_DB = 2.0
+"""How much better than the gate the frames seen while choosing layers must be, dB."""
+LOOKS = 6
+"""Portraits on which layers are compared."""
+TOLERANCE = (2.0, 0.02)
+"""Golden tolerance of an INT8 artifact: factor over the error measured here, and its least."""
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer of the sensitivity table."""
+
+    layer: str
+    """Channels, kernel, resolution."""
+    weights: int
+    share: float
+    """Of the stage's multiplications in quantisable layers."""
+    psnr_db: float
+    """Of the worst frame when only this layer is INT8."""
+    int8: bool
+    """Whether it is INT8 in the end."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What quantising one stage cost and brought."""
+
+    stage: str
+    layers: list[Row]
+    psnr_db: list[float]
+    """Of each held-out frame against floating point."""
+    float_ms: float
+    """Median of a call in floating point, one thread unless asked otherwise."""
+    int8_ms: float
+    ratio: float
+    """``float_ms / int8_ms``."""
+    best_ratio: float
+    """The same of each one's fastest call, which other work on the machine disturbs least."""
+    float_bytes: int
+    int8_bytes: int
+
+
+def choose(
+    bundle: Bundle, stage: str, model: Any, recording: Recording, render: CompiledGraph, tell: Tell
+) -> tuple[Any, list[Row]]:
+    """The quantised model and its sensitivity table; BundleError when no layer can be INT8."""
+    layers = ptq.layers(model)
+    if not layers:
+        raise BundleError(f"stage {stage} has no layer to quantise")
+    names = [layer.name for layer in layers]
+    tell(f"{stage}: calibrating {len(names)} layers on {len(recording)} portraits")
+    full = ptq.quantise(model, recording.inputs(stage), names)
+    looks = np.linspace(0, len(recording) - 1, min(LOOKS, len(recording))).astype(int).tolist()
+
+    def frames(candidate: Any) -> list[Image]:
+        graph = compiled(bundle, stage, candidate)
+        return draw(stage, graph, recording, render, looks)
+
+    expected = frames(model)
+
+    def least(candidate: Any) -> float:
+        return min(frame_psnr(expected, frames(candidate)))
+
+    alone = {}
+    for number, name in enumerate(names):
+        tell(f"{stage}: layer {number + 1} of {len(names)}")
+        alone[name] = least(ptq.restore(full, model, [n for n in names if n != name]))
+    kept: list[str] = []
+    chosen = full
+    while (got := least(chosen)) < BAR + MARGIN_DB:
+        if len(kept) == len(names) - 1:
+            raise BundleError(
+                f"no layer of {stage} can be INT8",
+                expected=f"frames of at least {BAR + MARGIN_DB:g} dB",
+                got=f"{got:.1f} dB",
+                fix="Record more people, or leave the stage in floating point.",
+            )
+        kept.append(min(set(names) - set(kept), key=lambda name: alone[name]))
+        tell(f"{stage}: {got:.1f} dB, {len(kept)} layers back in floating point")
+        chosen = ptq.restore(full, model, kept)
+    products = sum(layer.products for layer in layers)
+    rows = [
+        Row(
+            layer.text,
+            layer.weights,
+            layer.products / products,
+            alone[layer.name],
+            layer.name not in kept,
+        )
+        for layer in layers
+    ]
+    return chosen, rows
+
+
+def quantise_stage(
+    bundle: Bundle,
+    stage: str,
+    data: StageData,
+    recording: Recording,
+    held: Recording,
+    *,
+    threads: int = 1,
+    rounds: int = 60,
+    sheet: Path | None = None,
+    tell: Tell = lambda text: None,
+) -> tuple[ArtifactData, Report]:
+    """The stage's INT8 artifact and its report.
+
+    Raises BundleError when a held-out frame is below the gate or INT8 is not the faster one.
+    """
+    precision = calibrate.floating(bundle, stage)
+    source = next(a for a in data.artifacts if (a.format, a.precision) == ("onnx", precision))
+    model = read(source.data)
+    plain = load_graph(bundle, stage, "openvino", threads=threads, precision=precision)
+    render = plain if stage == "render" else _render(bundle, threads)
+    chosen, rows = choose(bundle, stage, model, recording, render, tell)
+    graph, weights = serialise(chosen.clone())
+    int8 = compiled(bundle, stage, chosen, threads)
+
+    everyone = range(len(held))
+    expected = draw(stage, plain, held, render, everyone)
+    got = draw(stage, int8, held, render, everyone)
+    figures = frame_psnr(expected, got)
+    if sheet:
+        write_sheet(sheet, expected, got)
+    if not min(figures) >= BAR:
+        raise BundleError(
+            f"the INT8 graph of {stage} draws other frames",
+            expected=f"PSNR >= {BAR:g} dB for people it was not calibrated on",
+            got=f"{min(figures):.1f} dB",
+            fix="Calibrate on more people.",
+        )
+    tell(f"{stage}: measuring the speed")
+    times = race({"float": plain, "int8": int8}, held.inputs(stage), rounds)
+    ratio = median(times["float"]) / median(times["int8"])
+    if ratio <= 1:
+        raise BundleError(
+            f"the INT8 graph of {stage} is not faster here",
+            expected="a ratio above 1",
+            got=f"{ratio:.2f}",
+            fix="Quantise on a processor with 8-bit products, or when nothing else runs.",
+        )
+    report = Report(
+        stage,
+        rows,
+        figures,
+        median(times["float"]),
+        median(times["int8"]),
+        ratio,
+        min(times["float"]) / min(times["int8"]),
+        len(source.data),
+        len(graph) + len(weights),
+    )
+    inputs, wanted = data.golden
+    runs = run(
+        stage,
+        graph,
+        Signature(data.inputs, data.outputs),
+        [inputs],
+        "int8",
+        ("openvino",),
+        weights,
+    )
+    outputs = fidelity([wanted], runs)
+    error = max(compare(wanted, runs[0][0]).values())
+    if not TOLERANCE[0] * error <= 1:
+        raise BundleError(
+            f"the INT8 graph of {stage} is far from the golden output",
+            expected=f"an error of at most {1 / TOLERANCE[0]:g} of an output's peak",
+            got=f"{error:.2g}",
+            fix="Calibrate on people like the portraits that the bundle was exported with.",
+        )
+    measured = {
+        "psnr_db": min(outputs.values()),
+        **{f"psnr_db_{name}": value for name, value in outputs.items()},
+        "frame_psnr_db": min(figures),
+        "frame_psnr_db_median": median(figures),
+        "speed_ratio": ratio,
+    }
+    factor, floor = TOLERANCE
+    tolerance = min(1.0, math.ceil(1000 * max(floor, factor * error)) / 1000)
+    return ArtifactData(graph, "int8", measured, "openvino", tolerance, weights), report
+
+
+def _render(bundle: Bundle, threads: int) -> CompiledGraph:
+    precision = calibrate.floating(bundle, "render")
+    return load_graph(bundle, "render", "openvino", threads=threads, precision=precision)
+
+
+def lines(report: Report) -> list[str]:
+    """The report for people."""
+    head = f"{'layer':<28}{'weights':>9}{'work %':>8}{'alone dB':>10}  arithmetic"
+    text = [f"{report.stage}: one layer in INT8 at a time, worst frame", head]
+    for row in report.layers:
+        kind = "int8" if row.int8 else "float"
+        text.append(
+            f"{row.layer:<28}{row.weights:>9}{100 * row.share:>8.1f}{row.psnr_db:>10.1f}  {kind}"
+        )
+    text.append(
+        f"{report.stage}: {len(report.psnr_db)} held-out frames, PSNR least "
+        f"{min(report.psnr_db):.1f}, median {median(report.psnr_db):.1f} dB; "
+        f"{report.float_bytes / 1e6:.2f} MB as float, {report.int8_bytes / 1e6:.2f} MB as INT8; "
+        f"{report.float_ms:.1f} / {report.int8_ms:.1f} ms, {report.ratio:.2f} times as fast "
+        f"(fastest calls {report.best_ratio:.2f})"
+    )
+    return text
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of ``vivant quantize``."""
+    result = argparse.ArgumentParser(
+        prog="vivant quantize", description="Add INT8 artifacts for OpenVINO to a bundle."
+    )
+    result.add_argument("--bundle", type=Path, required=True, help="folder of the bundle")
+    result.add_argument("--out", type=Path, required=True, help="folder of the new bundle")
+    result.add_argument("--people", type=Path, help="folder of person_*.npz to calibrate on")
+    result.add_argument("--calibration", type=Path, help="recording, instead of --people")
+    result.add_argument(
+        "--held", type=Path, help="people for the gate (default: the last quarter of --people)"
+    )
+    result.add_argument("--stages", default="render", help="comma-separated (default: render)")
+    result.add_argument("--count", type=int, default=32, help="portraits to calibrate on")
+    result.add_argument("--held-count", type=int, default=24, help="portraits for the gate")
+    result.add_argument("--threads", type=int, default=1, help="for the speed (0: all)")
+    result.add_argument("--rounds", type=int, default=60, help="turns for the speed")
+    result.add_argument("--report", type=Path, help="write the figures as JSON here")
+    result.add_argument("--sheet", type=Path, help="folder for pictures of the worst frames")
+    return result
+
+
+def recordings(args: argparse.Namespace, bundle: Bundle) -> tuple[Recording, Recording]:
+    """Calibration and held-out people of a command line; raises UsageError when one is missing."""
+    people = calibrate.shards(args.people) if args.people else []
+    if args.held:
+        others = calibrate.shards(args.held)
+    else:
+        if len(people) < 2:
+            raise UsageError("no people for the gate", expected="--held, or two in --people")
+        split = len(people) - max(1, len(people) // 4)
+        people, others = people[:split], people[split:]
+    for name in ("count", "held_count", "rounds"):
+        if getattr(args, name) < 1:
+            raise UsageError(f"--{name.replace('_', '-')} is too small", expected="at least 1")
+    encode = calibrate.encoder(bundle)
+    if args.calibration:
+        recording = calibrate.load(args.calibration, bundle)
+    else:
+        recording = calibrate.record(encode, people, args.count)
+    return recording, calibrate.record(encode, others, args.held_count, seed=1)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write a bundle with INT8 artifacts; returns the exit code."""
+    args = parser().parse_args(argv)
+    wanted = tuple(dict.fromkeys(args.stages.split(",")))
+    if not set(wanted) <= set(QUANTISABLE):
+        raise UsageError(
+            "a stage that is not quantised", expected=" or ".join(QUANTISABLE), got=args.stages
+        )
+    if not (args.people or args.calibration):
+        raise UsageError("nothing to calibrate on", expected="--people or --calibration")
+    bundle = Bundle.open(args.bundle)
+    head, stages = based_on(args.bundle)
+    recording, held = recordings(args, bundle)
+    if args.sheet:
+        args.sheet.mkdir(parents=True, exist_ok=True)
+    reports = []
+    for stage in wanted:
+        bundle.stage(stage)
+        artifact, report = quantise_stage(
+            bundle,
+            stage,
+            stages[stage],
+            recording,
+            held,
+            threads=args.threads,
+            rounds=args.rounds,
+            sheet=args.sheet / f"{stage}.int8.png" if args.sheet else None,
+            tell=lambda text: print(text, file=sys.stderr, flush=True),
+        )
+        stages[stage] = _with(stages[stage], artifact)
+        reports.append(report)
+        print("\n".join(lines(report)))
+    write_bundle(args.out, {n: stages[n] for n in STAGES if n in stages}, head)
+    if args.report:
+        text = json.dumps({"machine": machine(), "stages": [asdict(r) for r in reports]}, indent=1)
+        try:
+            args.report.write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"cannot write {args.report}", got=str(error)) from None
+    return 0
+
+
+def _with(data: StageData, artifact: ArtifactData) -> StageData:
+    """``data`` with ``artifact`` as the first choice, in the place of an older one of its kind."""
+    kind = (artifact.format, artifact.precision)
+    others = [a for a in data.artifacts if (a.format, a.precision) != kind]
+    return StageData(data.inputs, data.outputs, (artifact, *others), data.golden, data.tolerance)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except VivantError as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        sys.exit(problem.exit_code)
