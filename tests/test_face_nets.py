@@ -240,7 +240,8 @@ def test_bad_shard_is_named(tmp_path: Path) -> None:
 
 
 def test_training_resumes_and_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A short run leaves a checkpoint that loads, and resuming continues its step count."""
+    """A short run leaves a checkpoint that loads, resuming continues its step count, and the
+    close-up run changes the painters alone."""
     monkeypatch.setattr(face, "Encode", lambda: Encode(width=8))
     monkeypatch.setattr(face, "Render", lambda: Render(width=8))
     data, run = tmp_path / "data", tmp_path / "run"
@@ -263,11 +264,16 @@ def test_training_resumes_and_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     try:
         face.main([*common, "--steps", "2"])
         face.main([*common, "--steps", "3", "--resume"])
+        face.main([*common, "--steps", "1", "--close-up"])
     finally:
         Conv.reduced = False
     state = torch.load(run / "checkpoint.pt", weights_only=True)
     assert state["step"] == 3
-    encode, render = face.load_face(run / "checkpoint.pt")
+    before = state["average"]
+    after = torch.load(run / "close-up.pt", weights_only=True)["average"]
+    changed = {name.split(".")[1] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"mouth", "eye", "steer_close"}
+    encode, render = face.load_face(run / "close-up.pt")
     with torch.no_grad():
         features, points, own = encode(*face.example_inputs()["encode"])
         flow, occlusion, paint = render(features, points, own, motion(jawOpen=0.5))

@@ -47,6 +47,8 @@ class First(NamedTuple):
     """(B, 3, H, W) place on the head, IPD from the midpoint of the pupils."""
     heats: Tensor
     """(B, HEATS, H, W)."""
+    rigid: Tensor
+    """(B, 2, H, W) the flow without expression: what teeth do."""
 
 
 def sample_at(image: Tensor, xs: Tensor, ys: Tensor, flow: Tensor) -> Tensor:
@@ -68,13 +70,14 @@ def first_flow(
     share = torch.clamp(maps[:, 4:5] + 0.3 * fix[:, 1:2], 0.0, 1.0)
     maps = torch.cat([maps[:, :3], depth, share], 1)
     flow, local = poser.flow(posed, xs, ys, maps)
-    return First(flow, maps, local, heats)
+    rigid, _ = poser.flow(posed, xs, ys, torch.cat([torch.zeros_like(maps[:, :3]), maps[:, 3:]], 1))
+    return First(flow, maps, local, heats, rigid)
 
 
 def start_shut(layer: nn.Conv2d) -> None:
     """Initial output of a painter's last layer: little weight, and the photo's own colour."""
-    bias = torch.zeros(20)
-    bias[:4], bias[4:8] = REST, 1.0
+    bias = torch.zeros(layer.out_channels)
+    bias[:4], bias[4:8], bias[20:] = REST, 1.0, REST
     layer.bias = nn.Parameter(bias)
 
 
@@ -101,13 +104,13 @@ class Painter(nn.Module):
         self.register_buffer("place", place[None].clone())
         act = nn.LeakyReLU(SLOPE)
         self.act = act
-        self.enter = conv(4 * (3 + 3 + 3 + 2 + HEATS), width)
+        self.enter = conv(4 * (3 + 3 + 3 + 2 + HEATS + 3), width)
         self.high = Steered(width, CODE)
         self.down = conv(width, 2 * width, 3, 2)
         self.low = nn.ModuleList([Steered(2 * width, CODE) for _ in range(2)])
         self.up = conv(2 * width, width)
         self.last = Steered(width, CODE)
-        self.leave = conv(width, 5 * 4)
+        self.leave = conv(width, 6 * 4)
         quiet(self.leave, 0.3)
         start_shut(self.leave)
 
@@ -119,20 +122,24 @@ class Painter(nn.Module):
         return xs, ys
 
     def forward(self, first: First, crop: Tensor, code: Tensor, side: Tensor) -> Tensor:
-        """Window maps and the warped photo (B, 3, n, n) -> (B, 4, n, n): weight, weight * RGB."""
+        """Window maps and the photo warped with and without expression (B, 6, n, n) -> weight
+        and weight * RGB (B, 4, n, n)."""
         turn = torch.cat([side, torch.ones_like(side), torch.ones_like(side)], 1)[:, :, None, None]
         place = self.place.expand(crop.shape[0], -1, -1, -1)
-        x = [crop - 0.5, first.maps[:, :3] * turn * 4, first.local * turn, place, first.heats]
+        x = [crop[:, :3] - 0.5, first.maps[:, :3] * turn * 4, first.local * turn, place]
+        x += [first.heats, crop[:, 3:] - 0.5]
         x0 = self.act(self.enter(fold(torch.cat(x, 1))))
         x0 = self.high(x0, code)
         x1 = self.act(self.down(x0))
         for block in self.low:
             x1 = block(x1, code)
         x0 = self.last(self.act(upsample(self.up(x1)) + x0), code)
-        out = F.pixel_shuffle(self.leave(x0), 2).float()  # (B, 5, n, n)
+        out = F.pixel_shuffle(self.leave(x0), 2).float()  # (B, 6, n, n)
         weight = torch.sigmoid(out[:, :1]) * self.taper
         keep = torch.sigmoid(out[:, 1:2])
-        colour = crop * keep + torch.sigmoid(out[:, 2:]) * (1 - keep)
+        fixed = torch.sigmoid(out[:, 5:])
+        photo = crop[:, :3] * (1 - fixed) + crop[:, 3:] * fixed
+        colour = photo * keep + torch.sigmoid(out[:, 2:5]) * (1 - keep)
         return torch.cat([weight, weight * colour], 1)
 
     def paste(self, window: Tensor, centre: Tensor, size: Tensor, side: Tensor) -> Tensor:
@@ -148,6 +155,24 @@ class Painter(nn.Module):
         rows = torch.relu(1 - torch.abs(v[:, :, None] - self.ramp[:, None, :]) * step)
         columns = torch.relu(1 - torch.abs(u[:, None, :] - self.ramp[:, :, None]) * step)
         return torch.matmul(torch.matmul(rows[:, None], window), columns[:, None])
+
+
+class Shot(NamedTuple):
+    """One painted window."""
+
+    painter: Painter
+    paint: Tensor
+    """(B, 4, n, n) weight, weight * RGB."""
+    crop: Tensor
+    """(B, 6, n, n) the photo warped with and without expression."""
+    centre: Tensor
+    """(B, 2) frame fractions."""
+    side: Tensor
+    """(B, 1) -1 when mirrored."""
+    xs: Tensor
+    """(B, n) frame coordinates of the columns."""
+    ys: Tensor
+    """(B, n) of the rows."""
 
 
 class Render(nn.Module):
@@ -169,6 +194,7 @@ class Render(nn.Module):
         self.register_buffer("swap", torch.from_numpy(MOTION_MIRROR.copy()))
         self.register_buffer("scale", torch.tensor(SCALE)[None])
         self.steer = nn.Sequential(nn.Linear(126, CODE), act, nn.Linear(CODE, CODE), act)
+        self.steer_close = nn.Sequential(nn.Linear(126, CODE), act, nn.Linear(CODE, CODE), act)
         inputs = LEARNED + 12 + 5 + 3 + 2 + 2 + HEATS
         self.enter = conv(inputs, w1)
         self.down32 = conv(w1, w2, 3, 2)
@@ -248,7 +274,7 @@ class Render(nn.Module):
         left = torch.sigmoid(left)
         paint = paint * (1 - left) + resize(features[:, -BACKGROUND:], PAINT) * left
 
-        close = self.close_up(posed, photo, prior, code, motion, change)  # (B, 4, 256, 256)
+        close = self.close_up(posed, photo, prior, motion, change)  # (B, 4, 256, 256)
         over = 1 - close[:, :1]
         paint = (paint * (occlusion * over + 1e-3) + close[:, 1:]) / (
             occlusion * over + close[:, :1] + 1e-3
@@ -257,41 +283,46 @@ class Render(nn.Module):
         return flow, occlusion, paint, first.flow * matte
 
     def close_up(
-        self,
-        posed: Posed,
-        photo: Tensor,
-        prior: Tensor,
-        code: Tensor,
-        motion: Tensor,
-        change: Tensor,
+        self, posed: Posed, photo: Tensor, prior: Tensor, motion: Tensor, change: Tensor
     ) -> Tensor:
         """Mouth and eyes painted over nothing: weight and weight * RGB, (B, 4, 256, 256)."""
+        mouth, right, left = (
+            shot.painter.paste(shot.paint, shot.centre, posed.size, shot.side)
+            for shot in self.shots(posed, photo, prior, motion, change)
+        )
+        pair = right * (1 - left[:, :1]) + left
+        return pair + mouth * (1 - pair[:, :1])
+
+    def shots(
+        self, posed: Posed, photo: Tensor, prior: Tensor, motion: Tensor, change: Tensor
+    ) -> list[Shot]:
+        """The painted windows: mouth, right eye, left eye."""
         side = torch.ones_like(motion[:, :1])
-        layers: list[Tensor] = []
-        mirrored = torch.cat(
-            [torch.matmul(motion, self.swap), torch.matmul(change, self.swap)], 1
-        ) * (0.5 / torch.cat([self.scale, torch.ones_like(self.scale)], 1))
-        other = self.steer(mirrored)
-        eyes: list[tuple[First, Tensor]] = []
+        code = self.steer_close(torch.cat([motion / self.scale, change], 1) * 0.5)
+        both = [torch.matmul(motion / self.scale, self.swap), torch.matmul(change, self.swap)]
+        other = self.steer_close(torch.cat(both, 1) * 0.5)
+        views: list[tuple[Painter, Tensor, Tensor, Tensor, Tensor, First, Tensor]] = []
         for k in range(3):
             painter = self.mouth if k == 0 else self.eye
             hand = -side if k == 2 else side
             mix = painter.mix[:, self.mirror] if k == 2 else painter.mix
-            xs, ys = painter.axes(posed.anchors[:, k], posed.size, hand)
+            centre = posed.anchors[:, k]
+            xs, ys = painter.axes(centre, posed.size, hand)
             first = first_flow(self.poser, posed, xs, ys, prior, mix)
-            crop = sample_at(photo, xs, ys, first.flow.detach())
-            if k == 0:
-                window = painter(first, crop, code, hand)
-                layers.append(painter.paste(window, posed.anchors[:, 0], posed.size, hand))
-            else:
-                eyes.append((first, crop))
-        both = First(*(torch.cat([a, b], 0) for a, b in zip(eyes[0][0], eyes[1][0], strict=True)))
-        crops = torch.cat([eyes[0][1], eyes[1][1]], 0)
-        windows = self.eye(
-            both, crops, torch.cat([code, other], 0), torch.cat([side, -side], 0)
+            crop = torch.cat(
+                [sample_at(photo, xs, ys, f.detach()) for f in (first.flow, first.rigid)], 1
+            )
+            views.append((painter, centre, hand, xs, ys, first, crop))
+        # The left eye is painted as a mirrored right one, in one batch with it.
+        pair = First(*(torch.cat([a, b], 0) for a, b in zip(views[1][5], views[2][5], strict=True)))
+        eyes = self.eye(
+            pair,
+            torch.cat([views[1][6], views[2][6]], 0),
+            torch.cat([code, other], 0),
+            torch.cat([side, -side], 0),
         ).chunk(2, 0)
-        layers.append(self.eye.paste(windows[0], posed.anchors[:, 1], posed.size, side))
-        layers.append(self.eye.paste(windows[1], posed.anchors[:, 2], posed.size, -side))
-        mouth, right, left = layers
-        pair = right * (1 - left[:, :1]) + left
-        return pair + mouth * (1 - pair[:, :1])
+        paints = (self.mouth(views[0][5], views[0][6], code, side), *eyes)
+        return [
+            Shot(painter, paint, crop, centre, hand, xs, ys)
+            for (painter, centre, hand, xs, ys, _, crop), paint in zip(views, paints, strict=True)
+        ]

@@ -318,7 +318,18 @@ def main(arguments: list[str] | None = None) -> None:
         default=True,
         help="run convolutions in bfloat16",
     )
-    train(parser.parse_args(arguments))
+    parser.add_argument(
+        "--close-up",
+        action="store_true",
+        help="train only the painters of mouth and eyes of the run's checkpoint",
+    )
+    options = parser.parse_args(arguments)
+    if options.close_up:
+        from vivant.export.train import face_close
+
+        face_close.train(options)
+    else:
+        train(options)
 
 
 if __name__ == "__main__":
