@@ -318,6 +318,23 @@ def from_checkpoints(
         add("denoise", denoise, moved)
 
 
+def add_openvino(stages: dict[str, StageData]) -> None:
+    """Put OpenVINO IR before the ONNX artifact of every stage, after what is quantised.
+
+    Raises BundleError when an IR computes something else, BackendError without OpenVINO.
+    """
+    from vivant.export.to_openvino import to_openvino
+
+    for name, data in stages.items():
+        new = to_openvino(name, data)
+        kind = (new.format, new.precision)
+        others = [a for a in data.artifacts if (a.format, a.precision) != kind]
+        artifacts = sorted(
+            [new, *others], key=lambda a: (a.precision != "int8", a.format == "onnx")
+        )
+        stages[name] = dataclasses.replace(data, artifacts=tuple(artifacts))
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line of ``vivant export``."""
     result = argparse.ArgumentParser(
@@ -333,6 +350,11 @@ def parser() -> argparse.ArgumentParser:
     )
     result.add_argument(
         "--precision", choices=("w16", "fp32"), default="w16", help="how weights are stored"
+    )
+    result.add_argument(
+        "--openvino",
+        action="store_true",
+        help="add each stage as OpenVINO IR, which then goes first",
     )
     result.add_argument("--version", help="version written into the manifest")
     result.add_argument("--description", help="description written into the manifest")
@@ -354,6 +376,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         photos=args.photo,
         precision=args.precision,
     )
+    if args.openvino:
+        add_openvino(stages)
     head |= {k: v for k in ("version", "description") if (v := getattr(args, k))}
     bundle = write_bundle(args.out, {n: stages[n] for n in STAGES if n in stages}, head)
     size = 0

@@ -328,6 +328,19 @@ def test_ir_is_the_same_network_and_the_same_bytes(stages: dict[str, StageData])
         to_openvino("denoise", bare)
 
 
+def test_export_adds_ir_behind_what_is_quantised(quantised: Path, tmp_path: Path) -> None:
+    """``vivant export --openvino`` gives every stage an IR; INT8 stays the first choice."""
+    out = tmp_path / "out"
+    for base in (quantised, out):  # a second time changes nothing
+        assert vivant(["export", "--base", str(base), "--out", str(out), "--openvino"]) == 0
+        found = Bundle.open(out).manifest.stages
+        kinds = {n: [(a.format, a.precision) for a in s.artifacts] for n, s in found.items()}
+        plain = [("openvino", "fp32"), ("onnx", "fp32")]
+        assert kinds.pop("render") == [("openvino", "int8"), *plain]
+        assert all(kind == plain for kind in kinds.values())
+    assert Plan(backend="onnxruntime", cache=None).load(Bundle.open(out), "listen")
+
+
 def test_ir_that_computes_something_else_is_refused(stages: dict[str, StageData]) -> None:
     """A golden output that the IR does not give stops the conversion."""
     inputs, outputs = stages["denoise"].golden
