@@ -106,6 +106,8 @@ class Stream:
         if self._path != "-":
             with self.errors():
                 self.stream = Path(self._path).open("wb")  # noqa: SIM115 - see discard
+        elif sys.stdout is None:
+            raise OutputError("Standard output is closed", expected="a pipe or a file")
         elif sys.stdout.isatty():
             raise OutputError(
                 "Binary output would flood the terminal",

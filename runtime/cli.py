@@ -60,6 +60,8 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, as every other mistake is told, and where to read on."""
 
     def error(self, message: str) -> NoReturn:
+        if message.endswith("expected one argument"):
+            message += ", and one that begins with a minus sign behind =, as in --gaze=-10,0"
         say(f"vivant: error: {message}. See: {self.prog} --help")
         raise SystemExit(UsageError.exit_code)
 

@@ -216,7 +216,7 @@ def test_verbs_with_a_command_line_of_their_own_show_their_own_help(
         (["animate", "--fps", "fast"], "30000/1001"),
         (["animate", "--fps", "nan"], "30000/1001"),
         (["animate", "--seed", "x"], "whole number"),
-        (["animate", "--gaze", "-10,0"], "--gaze"),
+        (["animate", "--gaze", "-10,0"], "--gaze=-10,0"),
         (["animate", "a.jpg", "b.wav", "c.wav"], "c.wav"),
         (["paint"], "animate"),
         ([], "VERB"),
@@ -260,6 +260,15 @@ def test_a_program_without_a_console_gets_its_video(
     monkeypatch.setattr(sys, "stderr", _Full())
     assert main(["animate", "me.png", "say.wav", *options, "-o", "out.rgb"]) == 0
     assert (work / "out.rgb").stat().st_size == 13 * 512 * 512 * 3
+
+
+def test_frames_cannot_go_to_a_closed_standard_output(
+    work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``-o -`` without a standard output is an error of the output."""
+    monkeypatch.setattr(sys, "stdout", None)
+    assert animate("-o", "-") == 7
+    assert "closed" in capsys.readouterr().err
 
 
 def test_a_full_standard_output_is_said(work: Path) -> None:
