@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
+from PIL import Image
 from tiny_bundle import portrait
 
 import vivant
@@ -161,6 +163,24 @@ def test_still_head_holds_in_the_motion_too(bundle_path: Path) -> None:
     np.testing.assert_allclose(held[close, gaze], target[close], atol=1e-4)
     mouth = slice(INDEX["jawForward"], INDEX["tongueOut"])
     np.testing.assert_array_equal(held[:, mouth], free[:, mouth])
+
+
+def test_the_readme_example_runs(
+    bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The Python of the README is Python that works, with a bundle in place of the embedded one."""
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    code = readme.split("```python\n")[1].split("```")[0]
+    monkeypatch.setattr("vivant.bundle.default_path", lambda: bundle_path)
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(portrait()).save("me.jpg")
+    samples, rate = tone(8000)
+    soundfile.write("speech.wav", samples, rate)
+    shown, driven = [], []
+    exec(code, {"show": lambda rgb, pts: shown.append((rgb, pts)), "drive": driven.append})
+    assert [pts for _, pts in shown] == [640 * n for n in range(13)]
+    assert all(rgb.shape == (512, 512, 3) and rgb.dtype == np.uint8 for rgb, _ in shown)
+    assert np.concatenate(driven).shape == (26, 63)
 
 
 def test_wrong_inputs_keep_their_kind(face, tmp_path: Path) -> None:
