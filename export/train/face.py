@@ -238,13 +238,13 @@ def train(options: argparse.Namespace) -> None:
         with torch.no_grad():
             for mean, value in zip(average.parameters(), face.parameters(), strict=True):
                 mean.lerp_(value, 1 - decay)
-        for name, value in result.log.items():
-            sums[name] += float(value) / LOG_STEPS
+        for name, figure in result.log.items():
+            sums[name] += float(figure) / LOG_STEPS
         if rank == 0 and step % LOG_STEPS == 0:
             row = {"step": float(step), "minutes": spent / 60, **sums}
             face_sheet.append_row(out / "curves.csv", row)
-            line = " ".join(f"{name} {value:.4g}" for name, value in row.items())
-            print(f"{line} persons {people.known}", file=sys.stderr, flush=True)
+            said = " ".join(f"{name} {number:.4g}" for name, number in row.items())
+            print(f"{said} persons {people.known}", file=sys.stderr, flush=True)
             sums.clear()
         if rank == 0 and time.monotonic() - saved > options.save_seconds:
             saved = time.monotonic()
