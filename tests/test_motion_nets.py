@@ -247,6 +247,38 @@ def test_a_command_is_seen_as_what_is_missing() -> None:
     assert float(net.seen(tick, conditions[:1])[0, -3]) == pytest.approx(1.5, abs=1e-4)
 
 
+@torch.no_grad()
+def test_a_stream_is_pulled_to_rest_to_commands_and_to_emotions(tmp_path: Path) -> None:
+    """What the past predicts is steered: far heads come back, commanded regard is approached."""
+    known = motion_data.statistics(motion_data.load_corpus(fake_shard(tmp_path, 20).glob("*.npz")))
+    inn = motion.build(SMALL_LISTEN, DenoiseConfig(features=10), known).denoise.innovation
+    rest = torch.tensor(-known.latent_mean / known.latent_std).repeat(2)[None]
+    yaw, pitch = (63 + INDEX[name] for name in ("headYaw", "gazePitch"))
+    turned = rest.clone()
+    turned[:, yaw] = 4.0
+    nothing, command = torch.zeros(1, 16), torch.zeros(1, 16)
+    command[:, 1:3] = torch.tensor([1.0, 1.0])  # 30 degrees up
+    assert float((inn.steer(turned, nothing) - inn.mean(turned))[0, yaw]) < -0.3
+    assert float((inn.steer(rest, command) - inn.steer(rest, nothing))[0, pitch]) > 0
+    mood = torch.zeros(1, 16)
+    mood[:, 11] = 1
+    inn.homes[11, INDEX["browInnerUp"]] = 50.0
+    assert float((inn.steer(rest, mood) - inn.steer(rest, nothing))[0, INDEX["browInnerUp"]]) > 1
+
+
+@torch.no_grad()
+def test_a_blink_begins_by_rare_noise_when_the_lids_are_open() -> None:
+    """About 18 a minute begin; none while the lids are down or after the first step."""
+    net = small_denoise()
+    torch.manual_seed(0)
+    z, one = torch.randn(50000, 126), torch.ones(50000, 1)
+    lids_open = torch.zeros(50000, 126)
+    begun = float(net.blink(z, one, lids_open).mean()) * 25 * 60
+    assert 14 < begun < 22
+    assert not net.blink(z, 0.5 * one, lids_open).any()
+    assert not net.blink(z, one, lids_open + 1).any()
+
+
 def test_no_shards_is_told_as_a_user_error(tmp_path: Path) -> None:
     """An empty folder is refused with the way to fill it."""
     with pytest.raises(UsageError, match="speech_"):
@@ -350,7 +382,7 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
 def test_a_rollout_makes_two_frames_a_tick_and_differs_between_rows() -> None:
     """Rows of a batch draw their own noise; the same seed gives the same motion."""
     known = motion_data.Statistics(
-        np.zeros(8), np.ones(8), np.zeros(63), np.ones(63), *(np.ones(1),) * 6
+        np.zeros(8), np.ones(8), np.zeros(63), np.ones(63), *(np.ones(1),) * 7
     )
     known = motion_data.Statistics(
         *(np.asarray(getattr(known, name), np.float32) for name in known.__dataclass_fields__)

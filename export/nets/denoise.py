@@ -66,6 +66,16 @@ MIN_STEP = 1e-3
 """Shortest step of the sampler's time."""
 STEERED = 3
 """Quantities with a command: regard's yaw and pitch, and the head's distance."""
+MOOD = 11
+"""Index of the condition that says that an emotion is given."""
+BARRIER = 0.15
+"""Share of the way back that motion beyond its limits goes in a tick."""
+IDLE = 0.05
+"""Pull towards the default of what is not commanded, as a share of a command's."""
+BLINK_CHANCE = 2.26
+"""Noise above which a blink begins: 1.2 % of ticks, 18 a minute."""
+LATE, LIDS = 63, 0
+"""Numbers of a motion frame, and the index of ``eyeBlinkLeft`` in it."""
 FAR = 30.0
 """The audio's own reading is clipped to this many deviations of the innovation."""
 
@@ -196,8 +206,15 @@ class Innovation(nn.Module):
     drawn: Tensor
     steered: Tensor
     steered_bias: Tensor
+    servo: Tensor
+    homing: Tensor
+    homes: Tensor
+    mooded: Tensor
+    limit: Tensor
+    gain: Tensor
+    kick: Tensor
 
-    def __init__(self, latent: int, components: int) -> None:
+    def __init__(self, latent: int, components: int, conditions: int = 16) -> None:
         super().__init__()
         self.components = components
         self.register_buffer("predict", torch.eye(latent))  # last tick (row) -> prediction
@@ -210,10 +227,41 @@ class Innovation(nn.Module):
         # What commands steer, of a tick: regard's yaw and pitch, 10 deg; the head's z, 0.3 IPD.
         self.register_buffer("steered", torch.zeros(latent, STEERED))
         self.register_buffer("steered_bias", torch.zeros(STEERED))
+        # Small constant pulls while streaming, a tick: of commands, of rest, and of emotions.
+        self.register_buffer("servo", torch.zeros(STEERED, latent))
+        self.register_buffer("homing", torch.zeros(latent))
+        self.register_buffer("homes", torch.zeros(conditions, latent))
+        self.register_buffer("mooded", torch.zeros(latent))
+        self.register_buffer("limit", torch.full((latent,), 1e3))  # where the motion turns back
+        self.register_buffer("gain", torch.ones(latent))  # of each axis' innovation
+        self.register_buffer("kick", torch.zeros(latent))  # innovation that begins a blink
 
     def mean(self, previous: Tensor) -> Tensor:
         """``m``, the prediction of a tick (..., L) from the tick before."""
         return previous @ self.predict
+
+    def missing(self, previous: Tensor, conditions: Tensor) -> Tensor:
+        """How far a tick (..., L) is from what conditions (..., C) command: (..., 3)."""
+        yaw, pitch, gaze, distance, near = conditions[..., :5].split(1, dim=-1)
+        # A ratio d of the default distance puts the head at 1 - d IPD; the condition is log2 d.
+        wanted = torch.cat([3 * yaw, 3 * pitch, (1 - (0.6931472 * distance).exp()) / 0.3], dim=-1)
+        given = torch.cat([gaze, gaze, near], dim=-1)
+        return given * (wanted - previous @ self.steered - self.steered_bias)
+
+    def steer(self, previous: Tensor, conditions: Tensor) -> Tensor:
+        """The prediction while streaming (B, L): pulled to rest, to commands and to emotions.
+
+        A network's own small errors add up over minutes where nothing of the sound corrects them.
+        """
+        late = previous.chunk(2, dim=-1)[1].repeat(1, 2)
+        beyond = late - torch.maximum(torch.minimum(late, self.limit), -self.limit)
+        rest = self.homing * late + BARRIER * beyond
+        felt = conditions[:, MOOD : MOOD + 1] * self.mooded * (conditions @ self.homes - late)
+        # Regard that nobody commands goes back to the camera, and the head to its distance.
+        free = 1 - torch.cat([conditions[:, 2:3], conditions[:, 2:3], conditions[:, 4:5]], dim=-1)
+        home = free * IDLE * (previous @ self.steered + self.steered_bias)
+        commanded = (self.missing(previous, conditions) - home) @ self.servo
+        return self.mean(previous) - rest + felt + commanded
 
     def whiten(self, x: Tensor, mean: Tensor) -> Tensor:
         """Clean ticks (..., L) to innovations ``z`` (..., K)."""
@@ -237,7 +285,7 @@ class Denoise(nn.Module):
         super().__init__()
         self.config = config = config or DenoiseConfig()
         width, head = config.width, config.head_width
-        self.innovation = Innovation(config.latent, config.components)
+        self.innovation = Innovation(config.latent, config.components, config.conditions)
         self.articulation = nn.Linear(config.features, config.latent)
         """Reads the motion that sound alone determines (lips, jaw, tongue) off the feature."""
         self.mood = nn.Linear(config.conditions, config.latent, bias=False)
@@ -270,11 +318,7 @@ class Denoise(nn.Module):
         """What the past tells of a clean tick (..., L), its own step brought to unit size, and how
         far it is from what is commanded."""
         inn = self.innovation
-        yaw, pitch, gaze, distance, near = conditions[..., :5].split(1, dim=-1)
-        # A ratio d of the default distance puts the head at 1 - d IPD; the condition is log2 d.
-        wanted = torch.cat([3 * yaw, 3 * pitch, (1 - (0.6931472 * distance).exp()) / 0.3], dim=-1)
-        given = torch.cat([gaze, gaze, near], dim=-1)
-        missing = given * (wanted - previous @ inn.steered - inn.steered_bias)  # (..., 3)
+        missing = inn.missing(previous, conditions)
         previous = previous * inn.carried
         early, late = previous.chunk(2, dim=-1)
         return torch.cat([previous, (late - early) / inn.pace, missing], dim=-1)
@@ -365,7 +409,7 @@ class Denoise(nn.Module):
         ``instant`` asks the network for the velocity at t alone, as many-step samplers do.
         """
         inn, k = self.innovation, self.config.components
-        mean = inn.mean(previous)
+        mean = inn.steer(previous, conditions)
         t, r = time[:, :1], time[:, 1:]
         # A step of no length has no velocity in the sampler's variable; take a very short one.
         r = torch.minimum(r, t - MIN_STEP)
@@ -373,11 +417,22 @@ class Denoise(nn.Module):
         aim = torch.cat([t, t], dim=-1) if instant else time
         reading = self.reading(audio, conditions, mean)
         end = self.endpoint(z[:, :k], aim, context, reading)
+        end = end * inn.gain[:k] + self.blink(z, t, previous) * inn.kick[:k]
         end = inn.whiten(self.settle(inn.colour(end, mean), previous), mean)
         end = F.pad(end, (0, self.config.latent - k))
         z_r = z + (r / t - 1) * (z - end)
         noisy_r = (1 - r) * mean + (z_r * ((1 - r) * inn.scale + r)) @ inn.basis.T
         return (noisy - noisy_r) / (t - r)
+
+    def blink(self, z: Tensor, t: Tensor, previous: Tensor) -> Tensor:
+        """1 where a blink begins (B, 1): rarely, by the noise that the tick starts from.
+
+        A blink's onset is too rare an event to be learnt well in little training; its course is
+        learnt. Open lids of ``previous`` are below their mean.
+        """
+        chance = (z[:, -1:] - BLINK_CHANCE).clamp(0, 1e-3) * 1e3
+        lids = previous[:, -LATE:][:, LIDS : LIDS + 1]
+        return chance * (t >= 1).to(z.dtype) * (lids < 0.5).to(z.dtype)
 
     def settle(self, clean: Tensor, previous: Tensor) -> Tensor:
         """Give lips, jaw and tongue of ``clean`` (B, L) inertia: a one-pole filter over frames."""

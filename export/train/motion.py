@@ -24,10 +24,20 @@ import torch
 from torch import Tensor, nn
 
 from vivant.errors import UsageError
-from vivant.export.nets.denoise import Denoise, DenoiseConfig
+from vivant.export.nets.denoise import Denoise, DenoiseConfig, Innovation
 from vivant.export.nets.listen import Listen, ListenConfig, ListenStage
+from vivant.latent import HEAD, INDEX, SIZE
 
-from .motion_data import Corpus, Statistics, Windows, carried, load_corpus, statistics, steered
+from .motion_data import (
+    Corpus,
+    Statistics,
+    Windows,
+    carried,
+    channels,
+    load_corpus,
+    statistics,
+    steered,
+)
 from .motion_loss import Constants, MotionNet, hear, listening_loss, motion_loss, prepare
 
 SHARDS = "speech_[0-8]*.npz"
@@ -35,6 +45,15 @@ SCHEDULE = (1.0, 0.0)
 """Times of the sampler: one step, nearest to the training motion in ``evaluate_motion``."""
 READING_ERROR = 0.1
 """Least error of the motion that sound alone tells, in a channel's deviations."""
+TICK = 0.04  # s
+PULLS = {"rest": 3.0, "mood": 0.6, "gaze": 0.1, "distance": 0.8}
+"""Time constants, s, with which a stream's head returns to rest, a face to its emotion, regard and
+head distance to their commands."""
+HEAD_LIMIT, HEAD_GAIN = 1.2, 0.9
+"""Deviations beyond which a stream's head turns back, and gain of its random motion."""
+GAZE_LIMIT = 22.0  # degrees
+BLINK_COURSE = (0.1, 0.45)
+"""How far a blink's onset closes the lids in the two frames of its first tick."""
 NOISE_CORRELATION = 0.0
 """The past that the network sees already carries the last tick's noise: fresh noise is right."""
 
@@ -51,14 +70,49 @@ def build(listen: ListenConfig, denoise: DenoiseConfig, statistics: Statistics) 
     table, bias = steered(statistics.latent_mean, statistics.latent_std)
     inn.steered.copy_(torch.tensor(table))
     inn.steered_bias.copy_(torch.tensor(bias))
+    hold(inn, statistics)
+    lips = 1 - torch.tensor(carried())
     mouth, power = torch.tensor(statistics.group == 0), torch.tensor(statistics.scale) ** 2
     inn.drawn.copy_(~mouth)
     # Axes finer than the error of the reading are left to the network.
     inn.heard.copy_(mouth * power / (power + READING_ERROR**2))
     with torch.no_grad():
         net.denoise.trust.fill_(1)
-        net.denoise.mood.weight.zero_()
+        net.denoise.mood.weight.copy_((torch.tensor(statistics.moods).repeat(1, 2) * lips).T)
     return net
+
+
+def hold(inn: Innovation, statistics: Statistics) -> None:
+    """Set the pulls that steer a stream; they take no part in training."""
+    share = {name: TICK / (seconds + TICK) for name, seconds in PULLS.items()}
+    homing, mooded = torch.zeros(SIZE), torch.zeros(SIZE)
+    homing[[INDEX[name] for name in HEAD if name != "headZ"]] = share["rest"]
+    mooded[channels("brows")] = share["mood"]
+    for name in ("eyeWide", "eyeSquint", "cheekSquint"):
+        mooded[[INDEX[name + side] for side in ("Left", "Right")]] = share["mood"]
+    inn.homing.copy_(homing.repeat(2))
+    inn.mooded.copy_(mooded.repeat(2))
+    inn.homes.copy_(torch.tensor(statistics.moods).repeat(1, 2))
+    head = [INDEX[name] for name in HEAD]
+    limit = torch.full((SIZE,), 1e3)
+    limit[head] = HEAD_LIMIT
+    eyes = [INDEX["gazeYaw"], INDEX["gazePitch"]]
+    limit[eyes] = torch.tensor(GAZE_LIMIT / statistics.latent_std[eyes])
+    inn.limit.copy_(limit.repeat(2))
+    inn.gain.copy_(torch.where(torch.tensor(statistics.group == 3), HEAD_GAIN, 1.0))
+    lids = torch.zeros(SIZE)
+    lids[[INDEX["eyeBlinkLeft"], INDEX["eyeBlinkRight"]]] = 1
+    course = torch.cat([BLINK_COURSE[0] * lids, BLINK_COURSE[1] * lids])
+    course = course / torch.tensor(statistics.latent_std).repeat(2)
+    inn.kick.copy_(course @ inn.basis / inn.scale)
+    inn.servo.zero_()
+    for k, name, unit, pull in (
+        (0, "gazeYaw", 10.0, "gaze"),
+        (1, "gazePitch", 10.0, "gaze"),
+        (2, "headZ", 0.3, "distance"),
+    ):
+        step = share[pull] * unit / float(statistics.latent_std[INDEX[name]])
+        inn.servo[k, [INDEX[name], SIZE + INDEX[name]]] = step
 
 
 def save_checkpoint(path: Path, **content: Any) -> None:

@@ -27,6 +27,8 @@ PRIMING = 2
 """Ticks that ``listen`` hears before tick 0, for the look-ahead."""
 AHEAD = 6
 """Mel frames of look-ahead: tick i has heard frames up to 4 i + 9."""
+EMOTIONS = (5, 12)
+"""First and end index of the emotions among the conditions, with the flag that one is given."""
 SILENCE = float(np.log(1e-5))
 """Log-mel of digital silence."""
 
@@ -110,6 +112,7 @@ class Statistics:
     pace: Array  # (63,) deviation of the step from one motion frame to the next, normalised
     weight: Array  # (126,) loss weight of each axis
     group: NDArray[np.int64]  # (126,) index into GROUPS of each axis
+    moods: Array  # (16, 63) what each condition adds to the mean, normalised; emotions only
 
 
 def least_std() -> Array:
@@ -220,7 +223,23 @@ def statistics(corpus: Corpus, *, most: int = 400_000, seed: int = 0) -> Statist
         pace,
         weight,
         group,
+        moods(corpus, mean, std),
     )
+
+
+def moods(corpus: Corpus, mean: Array, std: Array) -> Array:
+    """(16, 63): clips' mean motion, normalised, as a linear map of their emotion conditions."""
+    ticks = ticks_of(corpus.motion)
+    first, count = corpus.clips.T
+    y = [ticks[a : a + n].astype(np.float32).reshape(-1, SIZE).mean(0) for a, n in corpus.clips]
+    spoken = np.maximum.reduceat(corpus.viseme, FRAMES * first) > 0
+    felt = slice(EMOTIONS[0], EMOTIONS[1])
+    x = np.zeros((len(y), corpus.conditions.shape[1] + 1))
+    x[:, felt], x[:, -1] = corpus.conditions[:, felt], 1
+    weighted = x * (count * spoken)[:, None]
+    ridge = 5 * count.mean() * np.eye(x.shape[1])
+    found = np.linalg.solve(x.T @ weighted + ridge, weighted.T @ ((np.stack(y) - mean) / std))
+    return found[:-1].astype(np.float32)
 
 
 def linear_prediction(last: Array, now: Array) -> Array:
