@@ -72,7 +72,7 @@ class Session:
         self.close()
 
     def close(self) -> None:
-        """Free the graphs and the portrait."""
+        """Free the graphs and the portrait; used again, the session loads what it needs anew."""
         self._graphs.clear()
         self._portrait = None
 

@@ -395,6 +395,20 @@ def test_inputs_are_never_overwritten(tmp_path: Path, name: str) -> None:
     assert source.read_bytes() == b"recording"
 
 
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    """An output that is a symbolic link is written where it points."""
+    (tmp_path / "disk").mkdir()
+    link = tmp_path / "latest.rgb"
+    link.symlink_to(tmp_path / "disk" / "today.rgb")
+    for count in (1, 2):
+        with RawSink(link) as sink:
+            for frame in _frames(count):
+                sink.write(frame)
+        assert link.is_symlink()
+        assert (tmp_path / "disk" / "today.rgb").stat().st_size == count * SIDE * SIDE * 3
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["disk", "latest.rgb", "today.rgb"]
+
+
 def test_empty_video_is_no_video(tmp_path: Path) -> None:
     """Closing without a frame is an error and leaves nothing."""
     with pytest.raises(OutputError, match="at least one frame"), Mp4Sink(tmp_path / "a.mp4"):
