@@ -50,7 +50,7 @@ class AtomicFile:
 
     def open(self) -> None:
         """Make the temporary file. Raises OutputError when the destination cannot be written."""
-        if self.path.is_symlink():  # the file it points to is written, as other programs do
+        if os.path.islink(self.path):  # the file it points to is written, as other programs do
             self.path = Path(os.path.realpath(self.path))
         check_parent(self.path)
         if self.path.is_dir():
