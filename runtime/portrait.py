@@ -41,7 +41,7 @@ EXHAUSTIVE = 2
 """Levels always searched; finer ones only while no face was found."""
 OVERLAP = 64
 """Pixels neighbouring tiles share: more than a face that only this level can find."""
-CANDIDATE, ACCEPT = 0.3, 0.5
+CANDIDATE, ACCEPT = 0.3, 0.7
 """Score that makes a cell worth a second look, and that a face must reach on its own crop."""
 SURE = 0.8
 """Score of a face that ends the search; upright faces of photographs reach 0.9."""

@@ -14,6 +14,11 @@ SIDE = 256
 """Side of every picture here, pixels."""
 
 
+def at(point: Array) -> tuple[int, int]:
+    """A point as OpenCV draws it."""
+    return int(point[0]), int(point[1])
+
+
 def colour(rng: Rng) -> tuple[int, int, int]:
     """Any colour; a third of them near skin."""
     if rng.random() < 0.35:
@@ -125,11 +130,11 @@ def dots(rng: Rng, image: Array) -> None:
         gap, radius = rng.uniform(6, 60), int(rng.uniform(2, 10))
         angle, tone = rng.uniform(0, math.pi), colour(rng)
         for side in (-1, 1):
-            at = (
+            spot = (
                 int(x + side * gap / 2 * math.cos(angle)),
                 int(y + side * gap / 2 * math.sin(angle)),
             )
-            cv2.circle(image, at, radius, tone, -1, cv2.LINE_AA)
+            cv2.circle(image, spot, radius, tone, -1, cv2.LINE_AA)
 
 
 def discs(rng: Rng, image: Array) -> None:
@@ -142,8 +147,8 @@ def discs(rng: Rng, image: Array) -> None:
         for k in range(5):
             shade = tuple(int(v) for v in np.clip(tone * (0.7 + 0.1 * k), 0, 255))
             axes = (int(a * (1 - 0.17 * k)), int(a * 1.3 * (1 - 0.17 * k)))
-            at = (int(x + a * 0.06 * k), int(y - a * 0.06 * k))
-            cv2.ellipse(image, at, axes, turn, 0, 360, shade, -1, cv2.LINE_AA)
+            spot = (int(x + a * 0.06 * k), int(y - a * 0.06 * k))
+            cv2.ellipse(image, spot, axes, turn, 0, 360, shade, -1, cv2.LINE_AA)
 
 
 def strokes(rng: Rng, image: Array) -> None:
@@ -190,13 +195,13 @@ def cover_face(rng: Rng, image: Array, landmarks: Array, patch: Array) -> Array:
     tall = float(np.linalg.norm(chin - top)) * rng.uniform(0.5, 0.62)
     wide = 0.5 * float(np.linalg.norm(landmarks[9] - landmarks[8])) + 0.25 * tall
     tilt = math.degrees(math.atan2(*(chin - top)))
-    mask = np.zeros(image.shape[:2], np.uint8)
+    mask: Array = np.zeros(image.shape[:2], np.uint8)
     axes = (int(wide * rng.uniform(0.9, 1.1)), int(tall))
-    cv2.ellipse(mask, np.intp(middle).tolist(), axes, -tilt, 0, 360, 255, -1)  # type: ignore[arg-type]
+    cv2.ellipse(mask, at(middle), axes, -tilt, 0, 360, 255, -1)
     kind = rng.integers(3)
     if kind == 0:
         fill = np.empty_like(image)
-        y, x = np.clip(np.intp(landmarks[10] + rng.normal(0, 6, 2)), 0, SIDE - 1)[::-1]
+        x, y = at(np.clip(landmarks[10] + rng.normal(0, 6, 2), 0, SIDE - 1))
         fill[:] = image[y, x]
         noise = rng.normal(1, 0.15, (SIDE, SIDE // 8, 1)).astype(np.float32)
         fill = np.clip(fill * cv2.resize(noise, (SIDE, SIDE))[..., None], 0, 255).astype(np.uint8)
@@ -222,11 +227,10 @@ def occlude(rng: Rng, image: Array, landmarks: Array, patch: Array) -> Array:
         tone = colour(rng) if rng.random() < 0.4 else (25, 20, 20)
         size = (int(ipd * rng.uniform(0.32, 0.45)), int(ipd * rng.uniform(0.2, 0.4)))
         layer = image.copy()
-        for eye in landmarks[:2]:
-            at = np.intp(eye).tolist()
-            cv2.ellipse(layer, at, size, angle, 0, 360, tone, -1 if dark else thick, cv2.LINE_AA)
-        cv2.line(layer, *(np.intp(landmarks[k]).tolist() for k in (0, 8)), tone, thick, cv2.LINE_AA)
-        cv2.line(layer, *(np.intp(landmarks[k]).tolist() for k in (1, 9)), tone, thick, cv2.LINE_AA)
+        for eye, ear in ((landmarks[0], landmarks[8]), (landmarks[1], landmarks[9])):
+            fill = -1 if dark else thick
+            cv2.ellipse(layer, at(eye), size, angle, 0, 360, tone, fill, cv2.LINE_AA)
+            cv2.line(layer, at(eye), at(ear), tone, thick, cv2.LINE_AA)
         share = rng.uniform(0.6, 1.0)
         return cv2.addWeighted(layer, share, image, 1 - share, 0)
     mask = np.zeros(image.shape[:2], np.uint8)
@@ -240,14 +244,13 @@ def occlude(rng: Rng, image: Array, landmarks: Array, patch: Array) -> Array:
         hull = np.stack([low - side, low + side, high + side * 0.7, high - side * 0.7])
         cv2.fillPoly(mask, [hull.astype(np.int32)], 255)
     elif kind == 4:  # hand or hair over one side
-        at = landmarks[rng.integers(len(landmarks))] + rng.normal(0, 0.4 * ipd, 2)
-        axes = (np.array([0.35, 0.8]) * ipd * rng.uniform(0.6, 1.4)).astype(int).tolist()
-        turn = float(rng.uniform(0, 180))
-        cv2.ellipse(mask, np.intp(at).tolist(), axes, turn, 0, 360, 255, -1)
+        middle = landmarks[rng.integers(len(landmarks))] + rng.normal(0, 0.4 * ipd, 2)
+        axes = at(np.array([0.35, 0.8]) * ipd * rng.uniform(0.6, 1.4))
+        cv2.ellipse(mask, at(middle), axes, float(rng.uniform(0, 180)), 0, 360, 255, -1)
     else:  # a bar or a microphone
         start, way = eyes + rng.normal(0, ipd, 2), rng.normal(0, 3 * ipd, 2)
-        ends = (np.intp(start - way).tolist(), np.intp(start + way).tolist())
-        cv2.line(mask, *ends, 255, max(2, int(ipd * rng.uniform(0.1, 0.4))))
+        thick = max(2, int(ipd * rng.uniform(0.1, 0.4)))
+        cv2.line(mask, at(start - way), at(start + way), 255, thick)
     return np.where(mask[..., None] > 0, patch, image)
 
 
@@ -264,7 +267,8 @@ def damage(rng: Rng, image: Array) -> Array:
         image = np.clip(image + rough * sigma, 0, 255).astype(np.uint8)
     if rng.random() < 0.4:
         quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.uniform(12, 90))]
-        image = cv2.imdecode(cv2.imencode(".jpg", image, quality)[1], cv2.IMREAD_COLOR)
+        packed = cv2.imencode(".jpg", image, quality)[1]
+        image = np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR))
     return image
 
 
@@ -275,10 +279,9 @@ def soften(rng: Rng, image: Array) -> Array:
         return cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 2.2))
     if kind == 1:
         length, angle = int(rng.integers(3, 9)), rng.uniform(0, math.pi)
-        kernel = np.zeros((9, 9), np.float32)
+        kernel: Array = np.zeros((9, 9), np.float32)
         half = np.array([math.cos(angle), math.sin(angle)]) * length / 2
-        ends = (np.intp(4.5 - half).tolist(), np.intp(4.5 + half).tolist())
-        cv2.line(kernel, *ends, 1.0)
+        cv2.line(kernel, at(4.5 - half), at(4.5 + half), 1.0)
         return cv2.filter2D(image, -1, kernel / max(kernel.sum(), 1))
     if kind == 2:
         small = int(SIDE / rng.uniform(1.2, 3))
@@ -299,8 +302,8 @@ def paint_over(rng: Rng, image: Array) -> Array:
     if rng.random() < 0.7:
         coarse = SIDE // int(rng.integers(1, 4))
         weave = rng.normal(1, 0.08, (coarse, coarse)).astype(np.float32)
-        weave = cv2.resize(weave, (SIDE, SIDE))[..., None]
-        image = np.clip(image * weave, 0, 255).astype(np.uint8)
+        canvas = cv2.resize(weave, (SIDE, SIDE))[..., None]
+        image = np.clip(image * canvas, 0, 255).astype(np.uint8)
     return image
 
 
@@ -319,7 +322,8 @@ def tone(rng: Rng, image: Array) -> Array:
         keep = 0.0 if kind < 0.14 else rng.uniform(0, 1.6)
         image = cv2.addWeighted(image, keep, grey, 1 - keep, 0)
         if kind < 0.05:
-            image = np.minimum(image * np.float32([1.1, 0.95, 0.75]), 255).astype(np.uint8)  # type: ignore[call-overload]
+            sepia = np.array([1.1, 0.95, 0.75], np.float32)
+            image = np.minimum(image * sepia, 255).astype(np.uint8)
     if rng.random() < 0.3:
         corner = np.clip(rng.normal(1, 0.25, (2, 2)), 0.3, 1.6).astype(np.float32)
         light = cv2.resize(corner, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)[..., None]

@@ -260,7 +260,8 @@ class Scenes:
         rng, frame = self.rng, self.crowd.pick()
         bare = cover_face(rng, frame.image, frame.landmarks, self.clutter.patch())
         width = math.exp(rng.uniform(math.log(20), math.log(200)))
-        transform = place(frame, *rng.uniform(0, SIDE, 2), width, rng.normal(0, 40))
+        x, y = rng.uniform(0, SIDE, 2)
+        transform = place(frame, x, y, width, rng.normal(0, 40))
         return self.paste(image, Frame(bare, frame.mask, frame.landmarks, 0), transform)
 
     def sort(self, image: Array, points: list[Array], seen: list[Array]) -> Scene:

@@ -101,7 +101,7 @@ def tiles(graph: Graph, scenes: Scenes, count: int) -> dict[str, float]:
 
 def tile_faces(graph: Graph, image: Array) -> list[Face]:
     """Faces that one pass over a tile (256, 256, 3) u8 finds."""
-    tensor = np.ascontiguousarray(image.transpose(2, 0, 1)[None], np.float32) / 255
+    tensor = np.ascontiguousarray(image.transpose(2, 0, 1)[None], np.float32) / np.float32(255)
     return decode(graph({"image": tensor}), ACCEPT)
 
 
@@ -135,7 +135,8 @@ def enlarge(scenes: Scenes, width: float, zoom: float) -> tuple[Array, Array]:
     frame, rng = scenes.crowd.pick(), scenes.rng
     tilt = float(np.clip(rng.normal(0, 18), -45, 45)) - Face(frame.landmarks, 1.0).roll
     low = min(0.6 * width, side / 2 - 8)
-    transform = place(frame, *rng.uniform(low, side - low, 2), width, tilt)
+    x, y = rng.uniform(low, side - low, 2)
+    transform = place(frame, x, y, width, tilt)
     person, mask = (warp(a, transform, size=side) for a in (frame.image, frame.mask))
     share = mask[..., None].astype(np.float32) / 255
     image = (image * (1 - share) + person * share).astype(np.uint8)
@@ -180,7 +181,7 @@ def tracker(folder: Path) -> Callable[[Array], Array | None]:
         photo: Array, middle: Array, half: float, angle: float, size: int
     ) -> tuple[Array, Array]:
         turn = cv2.getRotationMatrix2D(middle.tolist(), angle, size / (2 * half))
-        turn[:, 2] += size / 2 - middle
+        turn[:, 2] = turn[:, 2] + size / 2 - middle
         return cv2.warpAffine(photo, turn, (size, size), flags=cv2.INTER_AREA), turn
 
     def run(photo: Array) -> Array | None:
@@ -204,7 +205,7 @@ def tracker(folder: Path) -> Callable[[Array], Array | None]:
             return None
         six = best[1]
         for _ in range(2):
-            across, ears = six[1] - six[0], np.linalg.norm(six[1] - six[0])
+            across, ears = six[1] - six[0], float(np.linalg.norm(six[1] - six[0]))
             angle = math.degrees(math.atan2(across[1], across[0]))
             crop, turn = cut(photo, six[:4].mean(0), 2.3 * ears, angle, 192)
             points, _ = mesh.run(None, {"input_1": crop[None] / np.float32(255)})
