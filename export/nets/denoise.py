@@ -253,7 +253,8 @@ class Innovation(nn.Module):
 
         A network's own small errors add up over minutes where nothing of the sound corrects them.
         """
-        late = previous.chunk(2, dim=-1)[1].repeat(1, 2)
+        late = previous.chunk(2, dim=-1)[1]
+        late = torch.cat([late, late], dim=-1)
         beyond = late - torch.maximum(torch.minimum(late, self.limit), -self.limit)
         rest = self.homing * late + BARRIER * beyond
         felt = conditions[:, MOOD : MOOD + 1] * self.mooded * (conditions @ self.homes - late)
@@ -430,9 +431,12 @@ class Denoise(nn.Module):
         A blink's onset is too rare an event to be learnt well in little training; its course is
         learnt. Open lids of ``previous`` are below their mean.
         """
-        chance = (z[:, -1:] - BLINK_CHANCE).clamp(0, 1e-3) * 1e3
         lids = previous[:, -LATE:][:, LIDS : LIDS + 1]
-        return chance * (t >= 1).to(z.dtype) * (lids < 0.5).to(z.dtype)
+        # Steep ramps in place of comparisons, which not every backend has.
+        chance, first, open_ = (
+            (1e3 * x).clamp(0.0, 1.0) for x in (z[:, -1:] - BLINK_CHANCE, t - 0.999, 0.5 - lids)
+        )
+        return chance * first * open_
 
     def settle(self, clean: Tensor, previous: Tensor) -> Tensor:
         """Give lips, jaw and tongue of ``clean`` (B, L) inertia: a one-pole filter over frames."""
