@@ -25,9 +25,14 @@ SECONDS = 20.0
 _CHILD = """
 import json, sys
 from vivant.backends import load_backend
-backend = load_backend(sys.argv[1])
-devices = {device: backend.describe(device) for device in backend.devices()}
-print(json.dumps({"version": backend.version(), "devices": devices}))
+from vivant.errors import BackendError
+try:
+    backend = load_backend(sys.argv[1])
+except BackendError as error:
+    print(json.dumps({"reason": str(error)}))
+else:
+    devices = {device: backend.describe(device) for device in backend.devices()}
+    print(json.dumps({"version": backend.version(), "devices": devices}))
 """
 
 
@@ -63,6 +68,8 @@ def probe(backend: str, seconds: float = SECONDS, child: str = _CHILD) -> Probe:
         return Probe(backend, reason=f"exit code {run.returncode}: {last[:200]}")
     try:
         answer = json.loads(run.stdout)
+        if "reason" in answer:
+            return Probe(backend, reason=answer["reason"])
         return Probe(backend, answer["version"], answer["devices"])
     except (ValueError, KeyError, TypeError):
         return Probe(backend, reason=f"answered nonsense: {run.stdout.strip()[:80]!r}")
