@@ -10,7 +10,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from vivant.errors import UsageError  # noqa: E402
-from vivant.export.nets.denoise import Denoise, DenoiseConfig, Innovation  # noqa: E402
+from vivant.export.nets.denoise import Denoise, DenoiseConfig  # noqa: E402
+from vivant.export.nets.innovation import Innovation  # noqa: E402
 from vivant.export.nets.listen import Listen, ListenConfig, ListenStage  # noqa: E402
 from vivant.export.train import distill, motion, motion_data, motion_loss, rollout  # noqa: E402
 from vivant.latent import INDEX, SIZE  # noqa: E402

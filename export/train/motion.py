@@ -24,7 +24,8 @@ import torch
 from torch import Tensor, nn
 
 from vivant.errors import UsageError
-from vivant.export.nets.denoise import Denoise, DenoiseConfig, Innovation
+from vivant.export.nets.denoise import Denoise, DenoiseConfig
+from vivant.export.nets.innovation import Innovation
 from vivant.export.nets.listen import Listen, ListenConfig, ListenStage
 from vivant.latent import HEAD, INDEX, SIZE
 
