@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vivant import latent
 from vivant.export.nets.encode import BACKGROUND, LEARNED, PHOTO, PRIOR
 from vivant.export.nets.layers import SLOPE, Steered, conv, fold, quiet, upsample
 from vivant.export.nets.mirror import MOTION_MIRROR
@@ -30,6 +31,8 @@ CODE = 128
 """Width of the steering code."""
 STILL = 25.0
 """Gate 1 - exp(-STILL |normalised motion change|^2): the photo's own motion returns the photo."""
+CHANGED = 10.0
+"""The same for the close-ups, over the shapes of the mouth or of the eyes alone."""
 STEP = 0.025
 """Flow, in frame fractions, of one unit of the residual head: small, so that its noise is."""
 REST = -2.0
@@ -180,6 +183,7 @@ class Render(nn.Module):
 
     mirror: Tensor
     swap: Tensor
+    shapes: Tensor
     scale: Tensor
 
     def __init__(self, width: int = 48) -> None:
@@ -193,6 +197,9 @@ class Render(nn.Module):
         self.register_buffer("mirror", torch.from_numpy(rig.mirror.astype("int64")))
         self.register_buffer("swap", torch.from_numpy(MOTION_MIRROR.copy()))
         self.register_buffer("scale", torch.tensor(SCALE)[None])
+        groups = [("jaw", "mouth", "tongue"), ("eye", "gaze")]
+        shapes = [[float(name.startswith(group)) for group in groups] for name in latent.NAMES]
+        self.register_buffer("shapes", torch.tensor(shapes), persistent=False)
         self.steer = nn.Sequential(nn.Linear(126, CODE), act, nn.Linear(CODE, CODE), act)
         self.steer_close = nn.Sequential(nn.Linear(126, CODE), act, nn.Linear(CODE, CODE), act)
         inputs = LEARNED + 12 + 5 + 3 + 2 + 2 + HEATS
@@ -286,9 +293,15 @@ class Render(nn.Module):
         self, posed: Posed, photo: Tensor, prior: Tensor, motion: Tensor, change: Tensor
     ) -> Tensor:
         """Mouth and eyes painted over nothing: weight and weight * RGB, (B, 4, 256, 256)."""
+        # What only turns is warped: a window is painted as far as its own shapes change.
+        moved = 1 - torch.exp(-CHANGED * torch.matmul(change * change, self.shapes))  # (B, 2)
         mouth, right, left = (
-            shot.painter.paste(shot.paint, shot.centre, posed.size, shot.side)
-            for shot in self.shots(posed, photo, prior, motion, change)
+            shot.painter.paste(
+                shot.paint * moved[:, gate, None, None, None], shot.centre, posed.size, shot.side
+            )
+            for gate, shot in zip(
+                (0, 1, 1), self.shots(posed, photo, prior, motion, change), strict=True
+            )
         )
         pair = right * (1 - left[:, :1]) + left
         return pair + mouth * (1 - pair[:, :1])
