@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
 
 class VivantError(Exception):
     """What was wrong, what was expected, what was got, and what to do, in one line."""
@@ -16,7 +20,9 @@ class VivantError(Exception):
         if got:
             parts.append(f"got {got.rstrip('.')}")
         line = "; ".join(parts)
-        super().__init__(f"{line}. {fix}".strip() if fix else f"{line}.")
+        text = f"{line}. {fix}" if fix else f"{line}."
+        # The name of a file may hold line breaks and the terminal's own commands.
+        super().__init__(_CONTROL.sub(lambda found: ascii(found[0])[1:-1], text))
 
 
 class UsageError(VivantError):

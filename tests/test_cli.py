@@ -143,6 +143,16 @@ def test_inputs_are_looked_at_first(
         assert animate("-o", f"nowhere/{output}") == 7
 
 
+def test_a_hostile_name_cannot_write_to_the_terminal(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Line breaks and escape sequences in a file's name are shown, not obeyed."""
+    assert main(["animate", "a\n\x1b[2Jb.png", "say.wav"]) == 3
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert r"a\n\x1b[2Jb.png" in printed
+
+
 def test_an_input_is_never_overwritten(work: Path) -> None:
     """Choosing the photo as the output is refused."""
     (work / "me.png").rename(work / "me.mp4")
