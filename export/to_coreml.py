@@ -41,11 +41,11 @@ TARGET = "macOS14"
 PSNR = {"fp32": 80.0, "fp16": 50.0}
 """Least PSNR, dB, of each output against the module, by precision of the arithmetic."""
 
-EXACT = {"encode": 512}
+EXACT = {"encode": 8192}
 """Results of fewer elements stay in fp32 even in an fp16 program, by stage.
 
 Keypoints lie in 0..1 and what tells an expression are differences of a hundredth of that, of which
-fp16 keeps three bits: the photo's motion code has 44 dB in fp16 throughout and 57 dB so.
+fp16 keeps three bits: the photo's motion code has 48 dB in fp16 throughout and 64 dB so.
 """
 
 RESERVED = {"state": "state_in"}
