@@ -39,6 +39,13 @@ class MotionNet(nn.Module):
         self.viseme = nn.Linear(listen.config.features, FRAMES * VISEMES)
 
 
+def blinks(statistics: Statistics) -> Tensor:
+    """(126,) whether an axis is one of the blinking lids."""
+    lids = [INDEX["eyeBlinkLeft"], INDEX["eyeBlinkRight"]]
+    lids += [SIZE + i for i in lids]
+    return torch.tensor((statistics.basis[lids] ** 2).sum(0) > 0.3)
+
+
 @dataclass
 class Constants:
     """Statistics as tensors on the training device."""
@@ -57,9 +64,7 @@ class Constants:
         s = statistics
         group = torch.tensor(s.group[:components])
         groups = torch.stack([(group == g).float() for g in range(len(GROUPS))])
-        blinks = [INDEX["eyeBlinkLeft"], INDEX["eyeBlinkRight"]]
-        blinks += [SIZE + i for i in blinks]
-        lids = torch.tensor((s.basis[blinks, :components] ** 2).sum(0) > 0.3).float()
+        lids = blinks(s)[:components].float()
         groups = torch.stack([groups[0], lids, *(groups[1:] * (1 - lids))])
         heard = torch.full((SIZE,), 0.03)
         heard[channels("mouth")] = 1.0
