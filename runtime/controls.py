@@ -27,7 +27,11 @@ CONDITIONS: tuple[str, ...] = (
     "guidance",
     "reserved",
 )
-"""The names a bundle may list in ``conditions``; the motion network was trained on these."""
+"""The names a bundle may list in ``conditions``; the motion network was trained on these.
+
+``guidance`` is for networks that have guidance distilled into them; until then it is 0 and the
+motion stream guides with a second pass.
+"""
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,8 @@ class Controls:
     emotion: Mapping[str, float] | None = None
     """Intensity 0..1 for each of EMOTIONS that should show; empty: a neutral face."""
     guidance: float = 1.0
-    """How strictly the conditions are followed, 0 (not at all) to 4; 1 is as trained."""
+    """How strongly the emotion shows, 0 (not at all) to 4; 1 is as trained. Gaze and distance are
+    measured in degrees and ratios, and are followed as they are."""
     liveliness: float = 1.0
     """Gain of head motion, 0.25 to 4."""
     articulation: float = 1.0
@@ -90,7 +95,6 @@ class Controls:
             values["emotion_given"] = 1.0
         values["liveliness"] = math.log2(self.liveliness)
         values["articulation"] = math.log2(self.articulation)
-        values["guidance"] = self.guidance - 1.0
         unknown = [name for name in names if name not in values]
         if unknown:
             raise BundleError(

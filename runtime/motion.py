@@ -8,7 +8,7 @@ same motion.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from .bundle import Manifest
 from .controls import Controls
 from .latent import INDEX
 from .mel import LogMel
-from .sampler import correlate, integrate, tick_noise
+from .sampler import correlate, guide, integrate, tick_noise
 
 Array = NDArray[np.float32]
 GraphCall = Callable[[Mapping[str, Array]], Mapping[str, Array]]
@@ -75,6 +75,8 @@ class MotionStream:
         audio, latent = manifest.audio, manifest.latent
         self._mean = np.asarray(latent.mean, np.float32)
         self._std = np.asarray(latent.std, np.float32)
+        weights = np.arange(len(self._mean)) < INDEX["gazeYaw"]
+        self._most = np.where(weights, (1 - self._mean) / self._std, np.inf).astype(np.float32)
         self._per_tick = audio.tick // audio.hop
         # Ticks before 0 prime ``listen`` with the look-ahead of tick 0; silence fills the first.
         ahead = audio.look_ahead // audio.hop
@@ -127,6 +129,13 @@ class MotionStream:
             state.tick += 1
         return np.concatenate(motion)
 
+    def _unmoved(self) -> Array | None:
+        """The conditions without the emotion, where guidance needs them for a second pass."""
+        controls = self.controls
+        if controls.emotion is None or controls.guidance == 1:
+            return None
+        return replace(controls, emotion=None).vector(self._manifest.conditions)
+
     def _sample(self, audio: Array) -> Array:
         """One tick's latents, (SUBFRAMES, latent), in the latent's own units."""
         state, sampler = self.state, self._manifest.sampler
@@ -142,14 +151,21 @@ class MotionStream:
             "history": np.full((1, 1), min(state.tick, window), np.float32),
         }
         cache = state.cache
+        unmoved = self._unmoved()
 
         def velocity(x: Array, t: float, r: float) -> Array:
             nonlocal cache
-            out = self._denoise(feeds | {"noisy": x, "time": np.array([[t, r]], np.float32)})
+            at = {"noisy": x, "time": np.array([[t, r]], np.float32)}
+            out = self._denoise(feeds | at)
             cache = out["cache_out"]
-            return out["velocity"]
+            if unmoved is None:
+                return out["velocity"]
+            free = self._denoise(feeds | at | {"conditions": unmoved})["velocity"]
+            return guide(free, out["velocity"], self.controls.guidance)
 
         clean = integrate(velocity, state.noise, sampler.schedule)
+        if unmoved is not None:  # guided beyond 1, a weight would leave what the past may hold
+            clean = np.minimum(clean, np.tile(self._most, SUBFRAMES))
         state.cache, state.previous = cache, clean
         frames = clean.reshape(SUBFRAMES, -1) * self._std + self._mean
         frames[:, : INDEX["gazeYaw"]] = frames[:, : INDEX["gazeYaw"]].clip(0.0, 1.0)

@@ -30,6 +30,14 @@ def integrate(velocity: Velocity, noise: Array, schedule: Sequence[float]) -> Ar
     return x
 
 
+def guide(free: Array, given: Array, scale: float) -> Array:
+    """Classifier-free guidance: ``free + scale (given - free)``, of velocities with and without.
+
+    Ho and Salimans 2022, "Classifier-Free Diffusion Guidance", equation 6 (there ``w + 1``).
+    """
+    return free + np.float32(scale) * (given - free)
+
+
 def tick_noise(seed: int, tick: int, shape: tuple[int, ...]) -> Array:
     """Standard normal noise of one tick: the same for the same seed and tick on every machine."""
     bits = np.random.Philox(key=seed, counter=[0, 0, 0, tick])

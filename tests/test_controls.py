@@ -38,7 +38,6 @@ def test_each_control_lands_on_its_condition() -> None:
         "emotion_given": 1.0,
         "liveliness": -1.0,
         "articulation": 1.0,
-        "guidance": 1.0,
     }
 
 

@@ -77,6 +77,32 @@ def test_motion_follows_sound_seed_and_controls(make) -> None:
         assert np.abs(other - base).max() > 1e-3
 
 
+def test_guidance_scales_what_the_emotion_does(make) -> None:
+    """0 leaves the emotion out, 1 is the network's own pass, 2 goes as far again."""
+
+    def happy(guidance: float) -> np.ndarray:
+        controls = Controls(emotion={"happy": 0.3}, guidance=guidance)
+        return make(seed=1, controls=controls).push(SPEECH[:2000])[:2]  # the first tick
+
+    none, once, twice = happy(0), happy(1), happy(2)
+    np.testing.assert_allclose(none, make(seed=1).push(SPEECH[:2000])[:2], atol=1e-5)
+    assert np.abs(once - none).max() > 1e-3
+    kept = np.ones_like(none, dtype=bool)  # weights that the bounds 0 and 1 have not cut
+    for motion in (none, once, twice):
+        kept[:, : INDEX["gazeYaw"]] &= (motion > 0)[:, : INDEX["gazeYaw"]]
+        kept[:, : INDEX["gazeYaw"]] &= (motion < 1)[:, : INDEX["gazeYaw"]]
+    assert kept.sum() > 40
+    np.testing.assert_allclose((twice - none)[kept], 2 * (once - none)[kept], atol=1e-4)
+
+
+def test_guidance_leaves_gaze_and_distance_alone(make) -> None:
+    """Degrees and ratios are followed as they are, whatever the guidance."""
+    plain, guided = (
+        whole(make(seed=1, controls=Controls(gaze=(10, 0), guidance=g)), SPEECH) for g in (1, 4)
+    )
+    np.testing.assert_array_equal(plain, guided)
+
+
 def test_blendshapes_stay_weights(make) -> None:
     """Apps receive weights between 0 and 1, whatever the network says."""
     motion = whole(make(), SPEECH)[:, : INDEX["gazeYaw"]]
