@@ -587,14 +587,11 @@ def _read_inside(folder: Path, name: str, most: int) -> bytes:
 
 def default_path() -> Path:
     """The folder of the bundle that comes with the package."""
-    folder = resources.files("vivant.default")
-    if not isinstance(folder, Path):
-        # setuptools' editable finder gives a MultiplexedPath.
-        folder = next((p for p in getattr(folder, "_paths", ()) if isinstance(p, Path)), folder)
-    if not isinstance(folder, Path):
+    manifest = resources.files("vivant.default").joinpath(MANIFEST)
+    if not isinstance(manifest, Path):
         raise BundleError(
             "the embedded bundle is not a folder",
-            got=str(folder),
+            got=str(manifest),
             fix="Install vivant unzipped, or pass --bundle.",
         )
-    return folder
+    return manifest.resolve().parent  # setuptools' strict editable install is a farm of links
