@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import time
 from fractions import Fraction
 from importlib import resources
 
@@ -187,11 +188,17 @@ def _write_frames(
             seed=args.seed,
             marker=Mark(label=args.label),
         )
+        first = 0.0
         with Progress("Animating", total, quiet=args.quiet) as progress:
             for frame in frames:
                 with session.stats.stage("write"):
                     sink.write(frame)
                 progress.advance()
+                first = first or time.perf_counter()
+        if progress.done > 1:  # without the first frame, which waits for the graphs
+            speed = (progress.done - 1) / (time.perf_counter() - first)
+            times = speed / float(args.fps)
+            session.stats.notes["speed"] = f"{speed:.1f} fps, {times:.2f} times real time"
     return progress.done
 
 

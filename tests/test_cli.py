@@ -72,6 +72,7 @@ def test_animate_writes_frames_and_reports_as_json(
     assert {"align", "encode", "listen", "denoise", "render", "composite"} <= {
         row["stage"] for row in result["stats"]["stages"]
     }
+    assert "times real time" in result["stats"]["notes"]["speed"]
 
 
 def test_animate_pipes_raw_frames(work: Path) -> None:
