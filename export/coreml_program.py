@@ -78,7 +78,7 @@ def load_coremltools() -> ModuleType:
             return importlib.import_module("coremltools")
     except ImportError as error:
         raise BackendError(
-            "coremltools is not installed", got=str(error), fix="Run: pip install vivant[coreml]"
+            "coremltools is not installed", got=str(error), fix="Run: pip install coremltools"
         ) from None
 
 

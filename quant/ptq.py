@@ -43,7 +43,7 @@ def nncf() -> Any:
         import nncf  # type: ignore[import-untyped]
     except ImportError as error:
         raise BackendError(
-            "NNCF is not installed", got=str(error), fix='Run: pip install "vivant[quant]"'
+            "NNCF is not installed", got=str(error), fix="Run: pip install nncf"
         ) from None
     return nncf
 

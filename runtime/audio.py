@@ -359,7 +359,7 @@ def _from_media(file: Any, name: str, head: bytes, refused: Exception) -> Sound:
             f"{name} is damaged or needs a further decoder",
             expected="a WAV, FLAC, Ogg, Opus or MP3 file",
             got=f"{kind} ({str(refused)[-60:]})",
-            fix="Install one with: pip install 'vivant[video]', or convert it to WAV.",
+            fix="Install one with: pip install av, or convert it to WAV.",
         )
     rate, channels, seconds, blocks = media.decode_audio(file, name)
     return Sound(blocks, rate, channels, seconds)

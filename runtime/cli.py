@@ -109,7 +109,7 @@ def _delegate(module: str, arguments: Sequence[str]) -> int:
             raise
         raise UsageError(
             f"this verb needs {error.name}, which is not installed",
-            fix='Run: pip install "vivant[train,export,quant]"',
+            fix='Run: pip install ".[train,export,quant]" in a checkout of vivant',
         ) from error
     return int(loaded.main(list(arguments)) or 0)
 

@@ -62,7 +62,7 @@ class Compositor:
             raise BackendError(
                 "OpenCV is not installed",
                 expected="the cv2 module",
-                fix='Run: pip install "vivant[video]", or use the numpy compositor.',
+                fix="Run: pip install opencv-python-headless, or use the numpy compositor.",
             )
         self.name = "numpy" if cv2 is None else "opencv"
         self._run: _Implementation = _Numpy(photo) if cv2 is None else _OpenCV(photo, cv2)

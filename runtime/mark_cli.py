@@ -106,7 +106,7 @@ def open_frames(path: str) -> Iterator[NDArray[np.uint8]]:
                 f"The file '{path}' cannot be decoded",
                 expected="a picture, unless PyAV is installed",
                 got=str(no_picture.got or no_picture.what),
-                fix="Install it with: pip install 'vivant[video]'.",
+                fix="Install it with: pip install av.",
             ) from no_picture
     return media.decode_video(file.open("rb"), f"The file '{path}'")
 

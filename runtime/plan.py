@@ -85,7 +85,7 @@ class Plan:
             got=" | ".join(lines),
             fix="See what this machine has with: vivant devices"
             if asked
-            else 'Run: pip install --upgrade "vivant[openvino]"',
+            else "Run: pip install --upgrade openvino",
         )
 
     def load_all(self, bundle: Bundle, stages: Iterable[str]) -> dict[str, CompiledGraph]:

@@ -176,7 +176,7 @@ class Mp4Sink(_Sink):
             raise OutputError(
                 f"{self._file} needs PyAV, which is not installed",
                 expected="the av module",
-                fix='Run: pip install "vivant[video]", or write PNG frames: -o frames/',
+                fix="Run: pip install av, or write PNG frames: -o frames/",
             )
         self._file.open()
 
