@@ -16,6 +16,7 @@ import av
 import numpy as np
 import pytest
 import soundfile
+from mutate import flipped, truncated
 
 from vivant.audio import MAX_CHANNELS, load_audio, read_sound
 from vivant.errors import AudioError
@@ -71,23 +72,6 @@ def _good() -> dict[str, bytes]:
         "mov": _mux("mov", "pcm_s16le", 44100),
         "avi": _mux("avi", "mp3", 44100),
     }
-
-
-def _truncated() -> Iterator[tuple[str, bytes]]:
-    for kind, data in _good().items():
-        for part in (0.005, 0.1, 0.5, 0.97):
-            yield f"{kind} cut at {part}", data[: int(len(data) * part)]
-
-
-def _flipped() -> Iterator[tuple[str, bytes]]:
-    rng = np.random.default_rng(1)
-    for kind, data in _good().items():
-        for where, end in (("head", 48), ("header", 300), ("body", len(data))):
-            for count in (1, 12):
-                bad = np.frombuffer(data, np.uint8).copy()
-                at = rng.integers(4, min(end, len(data)), count)
-                bad[at] ^= rng.integers(1, 256, count).astype(np.uint8)
-                yield f"{kind} with {count} bytes of its {where} changed", bad.tobytes()
 
 
 def _mislabelled() -> Iterator[tuple[str, bytes]]:
@@ -179,8 +163,8 @@ def _strangers() -> Iterator[tuple[str, bytes]]:
 
 
 CASES = [
-    *_truncated(),
-    *_flipped(),
+    *truncated(_good(), (0.005, 0.1, 0.5, 0.97)),
+    *flipped(_good(), 48, 300),
     *_mislabelled(),
     *_headers(),
     *_contents(),

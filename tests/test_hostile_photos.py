@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mutate import flipped, truncated
 from PIL import Image
 
 from vivant.errors import PhotoError
@@ -57,23 +58,6 @@ def _good() -> dict[str, bytes]:
         "jp2": _save(image, "JPEG2000"),
         "avif": _save(image, "AVIF"),
     }
-
-
-def _truncated() -> Iterator[tuple[str, bytes]]:
-    for kind, data in _good().items():
-        for part in (0.02, 0.4, 0.97):
-            yield f"{kind} cut at {part}", data[: int(len(data) * part)]
-
-
-def _flipped() -> Iterator[tuple[str, bytes]]:
-    rng = np.random.default_rng(1)
-    for kind, data in _good().items():
-        for where, end in (("head", 64), ("header", 400), ("body", len(data))):
-            for count in (1, 12):
-                bad = np.frombuffer(data, np.uint8).copy()
-                at = rng.integers(4, min(end, len(data)), count)
-                bad[at] ^= rng.integers(1, 256, count).astype(np.uint8)
-                yield f"{kind} with {count} bytes of its {where} changed", bad.tobytes()
 
 
 def _mislabelled() -> Iterator[tuple[str, bytes]]:
@@ -170,8 +154,8 @@ def _strangers() -> Iterator[tuple[str, bytes]]:
 
 
 CASES = [
-    *_truncated(),
-    *_flipped(),
+    *truncated(_good(), (0.02, 0.4, 0.97)),
+    *flipped(_good(), 64, 400),
     *_mislabelled(),
     *_bombs(),
     *_strangers(),
