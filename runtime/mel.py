@@ -8,10 +8,8 @@ power spectrum, triangular filters on the HTK mel scale (2595 log10(1 + f/700), 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -74,18 +72,6 @@ class MelSpec:
                 got=", ".join(bad),
                 fix="Export the bundle again.",
             )
-
-    @classmethod
-    def from_manifest(cls, audio: Mapping[str, Any]) -> MelSpec:
-        """Read a manifest's ``audio`` section; keys it lacks keep the defaults above.
-
-        Raises BundleError when the numbers contradict each other.
-        """
-        known = {k: v for k, v in audio.items() if k in cls.__dataclass_fields__}
-        for name in ("mean", "std"):
-            if name in known:
-                known[name] = tuple(float(v) for v in known[name])
-        return cls(**known)
 
     @property
     def history(self) -> int:

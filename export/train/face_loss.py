@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from vivant import latent
@@ -216,8 +216,3 @@ def face_loss(
     }
     show = {"out": out, "flow": flow, "first": first, "occlusion": occlusion, "paint": paint}
     return Result(total, {k: v.detach() for k, v in log.items()}, show)
-
-
-def finite(module: nn.Module) -> bool:
-    """Whether all parameters are finite."""
-    return all(bool(torch.isfinite(p).all()) for p in module.parameters())
