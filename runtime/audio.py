@@ -138,13 +138,6 @@ def stream_sound(source: AudioSource) -> Sound:
     return Sound(_resampled(sound, rate, channels), rate, channels, sound.seconds)
 
 
-def read_sound(source: AudioSource, max_seconds: float = MAX_SECONDS) -> Recording:
-    """``stream_sound`` as one array, (n, 1 or 2); AudioError when longer than ``max_seconds``."""
-    sound = stream_sound(source)
-    blocks = _limited(sound.blocks, sound.rate, max_seconds)
-    return Recording(np.concatenate(list(blocks)), sound.rate)
-
-
 class Resampler:
     """Streaming conversion of (n, channels) blocks at one rate to another rate and 1..2 channels.
 

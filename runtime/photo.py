@@ -81,19 +81,6 @@ def load_photo(source: PhotoSource) -> Pixels:
     )
 
 
-def resize_area(image: Pixels, size: tuple[int, int]) -> Pixels:
-    """Resize (H, W, C) uint8 to ``size`` = (width, height), every source pixel weighing alike.
-
-    Shrinking averages areas; a side that grows makes it bicubic.
-    """
-    height, width = image.shape[:2]
-    if (width, height) == size:
-        return image.copy()
-    shrinks = size[0] <= width and size[1] <= height
-    kind = Image.Resampling.BOX if shrinks else Image.Resampling.BICUBIC
-    return np.array(Image.fromarray(image).resize(size, kind))
-
-
 def _from_bytes(data: bytes, name: str) -> Pixels:
     if not data:
         raise PhotoError(f"{name} is empty", expected=_ACCEPTED, got="0 bytes")

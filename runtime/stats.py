@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -96,10 +95,6 @@ class Stats:
             "stages": [asdict(row) for row in self.rows()],
             "notes": dict(self.notes),
         }
-
-    def to_json(self) -> str:
-        """``summary`` as one line of JSON."""
-        return json.dumps(self.summary())
 
     def table(self) -> str:
         """The rows as text for people, longest total first, with the notes below."""

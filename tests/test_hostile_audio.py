@@ -18,7 +18,7 @@ import pytest
 import soundfile
 from mutate import flipped, truncated
 
-from vivant.audio import MAX_CHANNELS, load_audio, read_sound
+from vivant.audio import MAX_CHANNELS, Recording, load_audio, stream_sound
 from vivant.errors import AudioError
 
 MEMORY = 1 << 30  # bytes that the process may grow by while it reads all of them
@@ -183,6 +183,18 @@ def _bounded() -> Iterator[None]:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit - before < MEMORY
 
 
+def _shown(data: bytes, max_seconds: float) -> Recording:
+    """The sound for the video, up to a length."""
+    sound = stream_sound(data)
+    parts, count = [], 0
+    for block in sound.blocks:
+        parts.append(block[: int(max_seconds * sound.rate) - count])
+        count += len(parts[-1])
+        if count == int(max_seconds * sound.rate):
+            break
+    return Recording(np.concatenate(parts), sound.rate)
+
+
 def _check(read: Any, data: Path | bytes) -> None:
     try:
         sound = read(data, max_seconds=SECONDS)
@@ -203,7 +215,7 @@ def test_hostile_recording(data: bytes, tmp_path: Path) -> None:
     file = tmp_path / "recording"
     file.write_bytes(data)
     _check(load_audio, file)
-    _check(read_sound, data)
+    _check(_shown, data)
 
 
 def test_there_are_enough() -> None:

@@ -14,7 +14,7 @@ from PIL import Image, ImageCms
 
 from vivant import files
 from vivant.errors import PhotoError
-from vivant.photo import BACKGROUND, MAX_SIDE, load_photo, resize_area
+from vivant.photo import BACKGROUND, MAX_SIDE, load_photo
 
 
 def _scene(width: int = 96, height: int = 80) -> np.ndarray:
@@ -339,12 +339,3 @@ def test_other_types_are_refused() -> None:
     """Anything that is not a photo's kind of object is named."""
     with pytest.raises(PhotoError, match="got int"):
         load_photo(7)  # type: ignore[arg-type]
-
-
-def test_resize_area_averages() -> None:
-    """Every source pixel weighs alike: the mean is kept and a checkerboard becomes flat."""
-    board = np.indices((64, 64)).sum(0) % 2 * 200
-    board = np.repeat(board[:, :, None].astype(np.uint8), 3, 2)
-    np.testing.assert_array_equal(resize_area(board, (32, 16)), np.full((16, 32, 3), 100))
-    _close(resize_area(_scene(), (96, 80)), _scene(), 0)
-    _close(resize_area(_scene(), (192, 160))[::2, ::2], _scene(), 3)

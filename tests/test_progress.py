@@ -166,7 +166,7 @@ def test_stats_print_as_table_and_json() -> None:
     assert "render" in table
     assert "100.0%" in table
     assert "compositor: opencv" in table
-    told = json.loads(stats.to_json())
+    told = json.loads(json.dumps(stats.summary()))
     assert told["stages"][0]["median_ms"] == 1000
     assert told["notes"] == {"compositor": "opencv"}
 
