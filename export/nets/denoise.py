@@ -8,14 +8,20 @@ levels for one pass over the past.
 
 The flow runs in the space of *innovations*. Given the last tick, most of the next one is known:
 the head moves by hundredths of its range in 40 ms. With ``m`` the linear prediction from the last
-tick and ``U diag(s)`` the principal axes of what that misses, a tick is ``x = m + U s z`` and
-``z`` has unit variance, so few steps are enough and what they miss is small in motion, not only in
-latent units. Lips, jaw and tongue are another matter: sound determines them, and a network that
+tick and ``U diag(s)`` the principal axes of what that misses, and with ``mu`` and ``sigma`` the
+mean and deviation of each axis that the transformer expects of the whole past and the sound, a
+tick is ``x = m + U s (mu + sigma z)``, and ``z`` has unit variance whatever the past. Were it
+normal, the flow would be known: its average velocity over any step is a multiple of ``z``. The
+network adds what is not, at a gain that falls to zero with the noise (as in Karras et al. 2022,
+"Elucidating the Design Space of Diffusion-Based Generative Models"), so many steps and few agree
+and neither adds liveliness of its own.
+
+Lips, jaw and tongue are another matter: sound determines them, and a network that
 sees its own last lips follows those and not the sound. They are neither predicted from the past
 nor shown to the transformer nor drawn at random; their axes are those of the motion itself, and
 their estimate starts from a linear reading of the audio feature. The sampler's variable at time t
-is ``x_t = (1 - t) m + U ((1 - t) s + t) z_t``: noise at t = 1, the clean tick at t = 0, as its
-contract asks.
+is ``x_t = (1 - t) (m + U s mu) + U ((1 - t) s sigma + t) z_t``: noise at t = 1, the clean tick at
+t = 0, as its contract asks.
 """
 
 from __future__ import annotations
@@ -41,9 +47,9 @@ class DenoiseConfig:
     """Size of the audio feature."""
     conditions: int = 16
     """Size of the conditions vector."""
-    width: int = 256
+    width: int = 192
     """Channels of the transformer."""
-    layers: int = 5
+    layers: int = 7
     """Blocks of the transformer."""
     condition_width: int = 64
     """Channels of the conditions' embedding."""
@@ -51,9 +57,9 @@ class DenoiseConfig:
     """Attention heads."""
     window: int = 50
     """Past ticks that a layer sees (2 s)."""
-    head_width: int = 256
+    head_width: int = 192
     """Channels of the denoising head."""
-    head_blocks: int = 3
+    head_blocks: int = 4
     """Blocks of the denoising head."""
     inertia: float = 0.25
     """Share of the last frame's lips in each frame when streaming. On real speech 0.25 delays them
@@ -70,8 +76,26 @@ BLINK_CHANCE = 2.26
 """Noise above which a blink begins: 1.2 % of ticks, 18 a minute."""
 LATE, LIDS = 63, 0
 """Numbers of a motion frame, and the index of ``eyeBlinkLeft`` in it."""
+CUES = 2
+"""Decisions on the sound: that a mouth makes it, and that the lips touch."""
+SPREAD = (-3.0, 1.5)
+"""Least and greatest logarithm of an expected deviation."""
+SURE = 4.0
+"""Log-odds of both before training: a mouth makes it; the lips do not touch."""
+RAMP = 1.5
+"""Log-odds over which a decision passes from no to yes."""
 FAR = 30.0
 """The audio's own reading is clipped to this many deviations of the innovation."""
+
+
+def normal_share(t: Tensor, r: Tensor) -> Tensor:
+    """What of ``z`` at time t the average velocity over [r, t] points to, for a normal flow.
+
+    Its path is ``z_r = z_t d(r) / d(t)`` with ``d(t)`` the deviation at t, sqrt(t^2 + (1 - t)^2).
+    """
+    r = torch.minimum(r, t * (1 - MIN_STEP))
+    past = ((r.square() + (1 - r).square()) / (t.square() + (1 - t).square())).sqrt()
+    return (past - r / t) / (1 - r / t)
 
 
 class Modulation(nn.Module):
@@ -202,6 +226,13 @@ class Denoise(nn.Module):
         """Reads the motion that sound alone determines (lips, jaw, tongue) off the feature."""
         self.mood = nn.Linear(config.conditions, config.latent, bias=False)
         """What the conditions add to it: a smile, a louder mouth."""
+        self.rest = nn.Linear(config.conditions, config.latent)
+        """The face of somebody who does not speak."""
+        self.cues = nn.Linear(config.features, CUES * 2)
+        """Whether a mouth makes the sound, and whether its lips touch, in each of two frames."""
+        nn.init.zeros_(self.cues.weight)
+        with torch.no_grad():
+            self.cues.bias.copy_(torch.tensor([SURE, SURE, -SURE, -SURE]))
         self.token = nn.Linear(config.latent * 3 // 2 + STEERED, width)
         self.sound = nn.Linear(config.features, width)
         self.condition = nn.Sequential(
@@ -216,6 +247,10 @@ class Denoise(nn.Module):
         self.register_buffer("frequencies", octaves, persistent=False)
         self.time = nn.Linear(4 * FREQUENCIES, head)
         self.past = nn.Linear(width, head)
+        self.expect = nn.Linear(width, 2 * config.components)
+        """Mean and log-deviation of each axis, from the past and the sound."""
+        nn.init.zeros_(self.expect.weight)
+        nn.init.zeros_(self.expect.bias)
         self.noisy = nn.Linear(config.components, head)
         self.told = nn.Linear(config.components, head)
         self.head = nn.ModuleList([HeadBlock(head) for _ in range(config.head_blocks)])
@@ -268,23 +303,45 @@ class Denoise(nn.Module):
         told = self.articulation(audio) + self.mood(conditions)
         return self.innovation.whiten(told, mean).clamp(-FAR, FAR) * heard
 
-    def endpoint(self, z: Tensor, time: Tensor, context: Tensor, reading: Tensor) -> Tensor:
-        """The clean innovation (..., K) where the average velocity over [r, t] points.
+    def expected(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of each axis' innovation (..., K), of ``context`` (..., D).
 
-        ``z`` (..., K) innovations at time t, ``time`` (..., 2) = (t, r), ``context`` (..., D),
-        ``reading`` (..., K) the audio's own reading as an innovation. With t = r this is the
-        expected clean innovation (the flow's x0-prediction); with r = 0 it is the sample itself.
+        Axes without chance have none: 0 and 1.
+        """
+        drawn = self.innovation.drawn[: self.config.components]
+        mean, spread = self.expect(context).chunk(2, dim=-1)
+        return mean * drawn, (spread.clamp(*SPREAD) * drawn).exp()
+
+    def endpoint(
+        self,
+        z: Tensor,
+        time: Tensor,
+        context: Tensor,
+        reading: Tensor,
+        *,
+        instant: bool = False,
+    ) -> Tensor:
+        """The clean ``z`` (..., K) where the average velocity over [r, t] points.
+
+        ``z`` (..., K) at time t, in deviations of what is expected, ``time`` (..., 2) = (t, r),
+        ``context`` (..., D), ``reading`` (..., K) the audio's own reading as an innovation. With
+        t = r this is the expected clean one (the flow's x0-prediction); with r = 0 it is the
+        sample itself. ``instant`` asks the network for its part at t alone.
         """
         t, r = time[..., :1], time[..., 1:]
-        angles = torch.cat([t * self.frequencies, (t - r) * self.frequencies], dim=-1)
+        drawn = self.innovation.drawn[: self.config.components]
+        unit = (t.square() + (1 - t).square()).sqrt()  # deviation of z
+        over = torch.zeros_like(t) if instant else t - r
+        angles = torch.cat([t * self.frequencies, over * self.frequencies], dim=-1)
         waves = torch.cat([angles.sin(), angles.cos()], dim=-1)
         condition = self.past(context) + self.time(waves)
-        drawn = self.innovation.drawn[: self.config.components]
-        x = self.noisy(z * drawn) + self.told(reading)  # (..., H)
+        x = self.noisy(z / unit * drawn) + self.told(reading)  # (..., H)
         for block in self.head:
             x = block(x, condition)
         shift, scale = self.head_modulation(condition)
-        return self.out(modulate(x, shift, scale)) + self.trust * reading
+        told = self.out(modulate(x, shift, scale)) + self.trust * reading
+        share = normal_share(t, r)
+        return told + drawn * (share * z + (t / unit - 1) * told)
 
     def forward(
         self,
@@ -325,29 +382,43 @@ class Denoise(nn.Module):
         t, r = time[:, :1], time[:, 1:]
         # A step of no length has no velocity in the sampler's variable; take a very short one.
         r = torch.minimum(r, t - MIN_STEP)
-        z = ((noisy - (1 - t) * mean) @ inn.basis) / ((1 - t) * inn.scale + t)  # (B, L)
-        aim = torch.cat([t, t], dim=-1) if instant else time
         reading = self.reading(audio, conditions, mean)
-        end = self.endpoint(z[:, :k], aim, context, reading)
-        end = end * inn.gain[:k] + self.blink(z, t, previous) * inn.kick[:k]
-        end = inn.whiten(self.settle(inn.colour(end, mean), previous), mean)
+        mu, sigma = self.expected(context)
+        sigma = sigma * inn.gain[:k]
+        centre = inn.colour(mu, mean)
+        spread = inn.scale * F.pad(sigma - 1, (0, self.config.latent - k)) + inn.scale
+        z = ((noisy - (1 - t) * centre) @ inn.basis) / ((1 - t) * spread + t)  # (B, L)
+        aim = torch.cat([t, r], dim=-1)
+        end = self.endpoint(z[:, :k], aim, context, reading, instant=instant)
+        end = mu + sigma * end + self.blink(z, t, previous) * inn.kick[:k]
+        clean = self.settle(inn.colour(end, mean), previous)
+        clean = inn.obey(clean, *self.decide(audio), self.rest(conditions))
+        end = (inn.whiten(clean, mean) - mu) / sigma
         end = F.pad(end, (0, self.config.latent - k))
         z_r = z + (r / t - 1) * (z - end)
-        noisy_r = (1 - r) * mean + (z_r * ((1 - r) * inn.scale + r)) @ inn.basis.T
+        noisy_r = (1 - r) * centre + (z_r * ((1 - r) * spread + r)) @ inn.basis.T
         return (noisy - noisy_r) / (t - r)
 
     def blink(self, z: Tensor, t: Tensor, previous: Tensor) -> Tensor:
-        """1 where a blink begins (B, 1): rarely, by the noise that the tick starts from.
+        """1 where a blink begins (B, 1): rarely, by the noise that the tick starts from, which
+        the last axis of ``z`` (B, L) keeps in proportion to t.
 
         A blink's onset is too rare an event to be learnt well in little training; its course is
         learnt. Open lids of ``previous`` are below their mean.
         """
         lids = previous[:, -LATE:][:, LIDS : LIDS + 1]
         # Steep ramps in place of comparisons, which not every backend has.
-        chance, first, open_ = (
-            (1e3 * x).clamp(0.0, 1.0) for x in (z[:, -1:] - BLINK_CHANCE, t - 0.999, 0.5 - lids)
+        chance, open_ = (
+            (1e3 * x).clamp(0.0, 1.0) for x in (z[:, -1:] / t - BLINK_CHANCE, 0.5 - lids)
         )
-        return chance * first * open_
+        return chance * open_
+
+    def decide(self, audio: Tensor) -> tuple[Tensor, Tensor]:
+        """Whether a mouth makes the sound ``audio`` (B, A), and whether lips touch: (B, 2) each,
+        0..1, for the two frames of the tick."""
+        over = (self.cues(audio) - self.innovation.threshold.repeat_interleave(2)) / RAMP
+        speaks, touches = over.clamp(0.0, 1.0).chunk(2, dim=-1)
+        return speaks, touches
 
     def settle(self, clean: Tensor, previous: Tensor) -> Tensor:
         """Give lips, jaw and tongue of ``clean`` (B, L) inertia: a one-pole filter over frames."""

@@ -40,6 +40,12 @@ class Innovation(nn.Module):
     limit: Tensor
     gain: Tensor
     kick: Tensor
+    threshold: Tensor
+    neutral: Tensor
+    parting: Tensor
+    gap: Tensor
+    gap_bias: Tensor
+    closing: Tensor
 
     def __init__(self, latent: int, components: int, conditions: int = 16) -> None:
         super().__init__()
@@ -62,6 +68,14 @@ class Innovation(nn.Module):
         self.register_buffer("limit", torch.full((latent,), 1e3))  # where the motion turns back
         self.register_buffer("gain", torch.ones(latent))  # of each axis' innovation
         self.register_buffer("kick", torch.zeros(latent))  # innovation that begins a blink
+        # Log-odds from which a mouth is held to make the sound, and from which lips touch.
+        self.register_buffer("threshold", torch.zeros(2))
+        self.register_buffer("neutral", torch.zeros(latent))  # the face of zeros
+        self.register_buffer("parting", torch.zeros(latent))  # 1 for shapes that part closed lips
+        # Gap of the lips in each frame of a tick, and what closes them by one.
+        self.register_buffer("gap", torch.zeros(latent, 2))
+        self.register_buffer("gap_bias", torch.zeros(2))
+        self.register_buffer("closing", torch.zeros(2, latent))
 
     def mean(self, previous: Tensor) -> Tensor:
         """``m``, the prediction of a tick (..., L) from the tick before."""
@@ -90,6 +104,21 @@ class Innovation(nn.Module):
         home = free * IDLE * (previous @ self.steered + self.steered_bias)
         commanded = (self.missing(previous, conditions) - home) @ self.servo
         return self.mean(previous) - rest + felt + commanded
+
+    def obey(self, clean: Tensor, speaks: Tensor, touches: Tensor, rest: Tensor) -> Tensor:
+        """``clean`` (B, L) with the mouth at ``rest`` (B, L) where nobody ``speaks`` (B, 2), and
+        the lips together where it ``touches`` (B, 2), a share for each frame of the tick.
+
+        A decision closes lips and keeps them still; an average over what may be leaves both to
+        half.
+        """
+        frame = clean.shape[-1] // 2
+        silent = (1 - speaks).repeat_interleave(frame, dim=-1) * (1 - self.carried)
+        clean = clean + silent * (rest - clean)
+        together = touches.repeat_interleave(frame, dim=-1) * self.parting
+        clean = clean + together * (self.neutral - clean)
+        gap = (clean @ self.gap + self.gap_bias).clamp(min=0.0)
+        return clean + (touches * gap) @ self.closing
 
     def whiten(self, x: Tensor, mean: Tensor) -> Tensor:
         """Clean ticks (..., L) to innovations ``z`` (..., K)."""

@@ -24,10 +24,10 @@ class ListenConfig:
     """Log-mel bands of a frame."""
     widths: tuple[int, int, int] = (128, 192, 256)
     """Channels at 100 Hz (mel frames), 50 Hz and 25 Hz (ticks)."""
-    middle: tuple[int, ...] = (1, 2)
+    middle: tuple[int, ...] = (1, 2, 4, 1, 2, 4, 1, 2)
     """Dilations of the residual blocks at 50 Hz."""
-    deep: tuple[int, ...] = (1, 2, 4, 8, 1)
-    """Dilations of the residual blocks at 25 Hz; they see 1.3 s of past."""
+    deep: tuple[int, ...] = (1, 2, 4, 8, 1, 2, 4, 8, 1, 2, 4, 8, 1, 2, 4)
+    """Dilations of the residual blocks at 25 Hz; they see 4 s of past."""
     features: int = 192
     """Size of the audio feature."""
 
@@ -68,13 +68,15 @@ class Halve(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm residual block: dilated causal convolution, SiLU, pointwise mix."""
+    """Pre-norm residual block: dilated causal convolution, SiLU, pointwise mix; zero at first."""
 
     def __init__(self, width: int, dilation: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.conv = CausalConv(width, width, kernel=3, dilation=dilation)
         self.out = nn.Linear(width, width)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
 
     def forward(self, x: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
         """``x`` (B, T, C) -> (B, T, C)."""

@@ -39,7 +39,17 @@ from .motion_data import (
     statistics,
     steered,
 )
-from .motion_loss import Constants, MotionNet, blinks, hear, listening_loss, motion_loss, prepare
+from .motion_loss import (
+    GAP,
+    PARTING,
+    Constants,
+    MotionNet,
+    blinks,
+    hear,
+    listening_loss,
+    motion_loss,
+    prepare,
+)
 
 SHARDS = "speech_[0-8]*.npz"
 SCHEDULE = (1.0, 0.0)
@@ -111,6 +121,17 @@ def hold(inn: Innovation, statistics: Statistics) -> None:
     course = torch.cat([BLINK_COURSE[0] * lids, BLINK_COURSE[1] * lids])
     course = course / torch.tensor(statistics.latent_std).repeat(2)
     inn.kick.copy_(course @ inn.basis / inn.scale)
+    mean, std = (torch.tensor(x) for x in (statistics.latent_mean, statistics.latent_std))
+    gap, parting, closing = torch.zeros(SIZE), torch.zeros(SIZE), torch.zeros(SIZE)
+    for name, parts in GAP.items():
+        gap[INDEX[name]] = parts
+    parting[[INDEX[name] for name in PARTING]] = 1
+    closing[INDEX["mouthClose"]] = 1 / std[INDEX["mouthClose"]]
+    inn.neutral.copy_((-mean / std).repeat(2))
+    inn.parting.copy_(parting.repeat(2))
+    inn.gap.copy_(torch.block_diag((gap * std)[:, None], (gap * std)[:, None]))
+    inn.gap_bias.fill_(float(gap @ mean))
+    inn.closing.copy_(torch.block_diag(closing, closing))
     inn.servo.zero_()
     for k, name, unit, pull in (
         (0, "gazeYaw", 10.0, "gaze"),
@@ -154,6 +175,32 @@ def restore(content: dict[str, Any], weights: str = "average") -> tuple[MotionNe
     net = build(ListenConfig(**sizes), DenoiseConfig(**content["denoise"]), known)
     net.load_state_dict(content[weights])
     return net.eval(), known
+
+
+def grow(
+    content: dict[str, Any], listen: ListenConfig, denoise: DenoiseConfig
+) -> tuple[MotionNet, Statistics]:
+    """A deeper network that computes what the checkpoint's average weights do, to train on.
+
+    Blocks that the checkpoint lacks are appended; they add zero until they are trained. Raises
+    UsageError when the sizes differ in more than their number.
+    """
+    known = Statistics(**{key: np.asarray(value) for key, value in content["statistics"].items()})
+    net = build(listen, denoise, known)
+    fresh = net.state_dict()
+    tables = {f"denoise.innovation.{name}" for name, _ in net.denoise.innovation.named_buffers()}
+    old = {name: value for name, value in content["average"].items() if name not in tables}
+    strange = [
+        name for name, value in old.items() if name not in fresh or fresh[name].shape != value.shape
+    ]
+    if strange:
+        raise UsageError(
+            "the checkpoint cannot grow to these sizes",
+            expected="the same widths, and more blocks or as many",
+            got=f"{strange[0]} of shape {tuple(old[strange[0]].shape)}",
+        )
+    net.load_state_dict(fresh | old)
+    return net, known
 
 
 def load_motion(checkpoint: Path | str) -> tuple[ListenStage, Denoise, dict[str, Any]]:
@@ -262,24 +309,26 @@ class Trainer:
             self.average, _ = restore(content, "average")
             self.step, self.seconds = int(content["step"]), float(content["seconds"])
         else:
-            self.known = statistics(corpus, seed=args.seed)
-            self.net = build(
-                ListenConfig(features=args.features),
-                DenoiseConfig(
-                    features=args.features,
-                    width=args.width,
-                    layers=args.layers,
-                    head_width=args.head_width,
-                    head_blocks=args.head_blocks,
-                ),
-                self.known,
+            listen = ListenConfig(features=args.features)
+            denoise = DenoiseConfig(
+                features=args.features,
+                width=args.width,
+                layers=args.layers,
+                head_width=args.head_width,
+                head_blocks=args.head_blocks,
             )
+            if args.grow:
+                self.net, self.known = grow(read_checkpoint(Path(args.grow)), listen, denoise)
+            else:
+                self.known = statistics(corpus, seed=args.seed)
+                self.net = build(listen, denoise, self.known)
             self.average = copy.deepcopy(self.net)
         self.net.to(self.device).train()
         self.average.to(self.device).eval()
         heard = [*self.net.listen.parameters(), *self.net.viseme.parameters()]
         heard += list(self.net.denoise.articulation.parameters())
-        heard += list(self.net.denoise.mood.parameters())
+        for part in (self.net.denoise.mood, self.net.denoise.rest, self.net.denoise.cues):
+            heard += list(part.parameters())
         known = {id(p) for p in heard}
         moved = [p for p in self.net.parameters() if id(p) not in known]
         self.optimiser = torch.optim.AdamW(
@@ -318,7 +367,7 @@ class Trainer:
         example = prepare(batch, c, self.net.denoise, corruption=0.0 if alone else args.corruption)
         half = torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=args.bf16)
         # Once listen is trained it changes slowly: most steps leave it as it is.
-        learns = alone or self.step % 3 == 0
+        learns = alone or self.step % 2 == 0
         with half:
             with torch.set_grad_enabled(learns):
                 audio = hear(self.net, example.mel)
@@ -327,7 +376,7 @@ class Trainer:
             if learns:
                 loss, parts = listening_loss(self.net, audio, example, c)
             if not alone:
-                jumps = self.step % 4 == 0
+                jumps = self.step % 3 == 0
                 moving, more = motion_loss(self.net, audio, example, c, jumps=jumps)
                 loss, parts = 0.5 * loss + moving, parts | more
         self.optimiser.zero_grad(set_to_none=True)
@@ -400,6 +449,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=60.0, help="time to train, in all")
     parser.add_argument("--listen-minutes", type=float, default=10.0, help="listen alone first")
     parser.add_argument("--resume", action="store_true", help="go on from last.pt")
+    parser.add_argument("--grow", metavar="CHECKPOINT", help="start as this one, made deeper")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=8, help="windows a step")
@@ -407,10 +457,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=1e-3, help="highest learning rate")
     parser.add_argument("--corruption", type=float, default=0.25, help="share of clips")
     parser.add_argument("--features", type=int, default=192)
-    parser.add_argument("--width", type=int, default=256)
-    parser.add_argument("--layers", type=int, default=5)
-    parser.add_argument("--head-width", type=int, default=256)
-    parser.add_argument("--head-blocks", type=int, default=3)
+    parser.add_argument("--width", type=int, default=DenoiseConfig.width)
+    parser.add_argument("--layers", type=int, default=DenoiseConfig.layers)
+    parser.add_argument("--head-width", type=int, default=DenoiseConfig.head_width)
+    parser.add_argument("--head-blocks", type=int, default=DenoiseConfig.head_blocks)
     parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True)
     return parser.parse_args(argv)
 

@@ -1,11 +1,11 @@
 """What the motion network is trained for.
 
-``listen`` alone: visemes, and the motion that sound determines. Both networks: rectified flow
-(Liu et al. 2022) in the space of innovations, with the clean innovation as the network's output;
-the same flow's average velocity for steps of any length, by self-consistency (Frans et al. 2024,
-"One Step Diffusion via Shortcut Models"); and for the single step from noise, the energy score
-(Gneiting & Raftery 2007, equation 21), which is proper: it is least in expectation only for the
-true distribution, so a one-step sampler keeps its spread.
+``listen`` alone: visemes, the motion that sound determines, and two decisions, whether a mouth
+makes the sound and whether its lips touch. Both networks: what is expected of a tick given its
+past (mean and deviation), rectified flow (Liu et al. 2022) of what is left, with the clean sample
+as the network's output, and the same flow's average velocity for steps of any length, by
+self-consistency (Frans et al. 2024, "One Step Diffusion via Shortcut Models"). The energy score
+(Gneiting & Raftery 2007, equation 21) guards the spread of few steps in ``distill``.
 """
 
 from __future__ import annotations
@@ -24,10 +24,30 @@ from .motion_data import FRAMES, GROUPS, PRIMING, SILENCE, Batch, Statistics, ch
 
 VISEMES = 13
 """Classes of phones that look alike; see ``export.synth.speech.phones``."""
+FAR = 10.0
+"""Deviations of what is expected beyond which a step of the motion counts no more."""
 SHORTEST = 1 / 16
 """Steps up to this length are taken with the instantaneous velocity."""
 OPEN = 0.03
 """Lips closer than this aperture (jaw-open units) count as closed."""
+
+
+GAP = {
+    "jawOpen": 1.0,
+    "mouthLowerDownLeft": 0.225,
+    "mouthLowerDownRight": 0.225,
+    "mouthUpperUpLeft": 0.175,
+    "mouthUpperUpRight": 0.175,
+    "mouthFunnel": 0.20,
+    "mouthClose": -1.0,
+    "mouthRollLower": -0.25,
+    "mouthRollUpper": -0.15,
+}
+"""The rig's closure rule: how much each shape parts the lips, in jaw-open units."""
+PARTING = [name for name in GAP if name.startswith(("mouthLower", "mouthUpper", "mouthFunnel"))]
+"""Shapes that lips which touch do not have."""
+VOICE_MARGIN = (24, 20)
+"""Mel frames before and after a phone in which its mouth moves."""
 
 
 class MotionNet(nn.Module):
@@ -99,17 +119,36 @@ class Example:
 
 def vary_sound(mel: Tensor) -> Tensor:
     """Another voice, gain, microphone and noise floor for log-mel (B, N, M)."""
-    batch, _, mels = mel.shape
-    # A shift along the mel axis is a longer or shorter vocal tract.
-    shift = torch.randint(-2, 3, (batch, 1), device=mel.device)
-    bands = (torch.arange(mels, device=mel.device) + shift).clamp(0, mels - 1)  # (B, M)
-    mel = mel.gather(2, bands[:, None].expand_as(mel))
-    phase = torch.linspace(0, torch.pi, mels, device=mel.device)
-    waves = torch.stack([(k * phase).cos() for k in range(4)])  # (4, M)
-    spread = torch.tensor([0.8, 0.6, 0.4, 0.3], device=mel.device)
-    colour = (torch.randn(batch, 4, device=mel.device) * spread) @ waves
-    floor = SILENCE + 2.5 * torch.rand(batch, 1, 1, device=mel.device) ** 2
-    return torch.maximum(mel + colour[:, None], floor)
+    batch, frames, mels = mel.shape
+    device, one = mel.device, (batch, 1, 1)
+    band = torch.arange(mels, device=device)
+
+    def uniform(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(one, device=device)
+
+    # Shifted and stretched along the mel axis: a longer or shorter vocal tract, another pitch.
+    at = uniform(-3, 3) + band * uniform(0.93, 1.07)
+    at = at.clamp(0, mels - 1.001).expand_as(mel)
+    low, share = at.long(), at.frac()
+    mel = mel.gather(2, low).lerp(mel.gather(2, low + 1), share)
+    # Some of the others' sound behind it, softly.
+    behind = mel.roll(1, 0) + uniform(-6, -2.5)
+    mel = torch.where(uniform(0, 1) < 0.3, torch.logaddexp(mel, behind), mel)
+    phase = torch.linspace(0, torch.pi, mels, device=device)
+    waves = torch.stack([(k * phase).cos() for k in range(5)])  # (5, M)
+    spread = torch.tensor([1.2, 0.8, 0.5, 0.4, 0.3], device=device)
+    mel = mel + ((torch.randn(batch, 5, device=device) * spread) @ waves)[:, None]
+    # A talker who moves and a gain that follows, over seconds.
+    time = torch.arange(frames, device=device)[:, None] / 100  # s
+    for _ in range(2):
+        turns = torch.pi * 2 * (uniform(0.05, 0.5) * time + uniform(0, 1))
+        mel = mel + uniform(0, 0.8) * turns.sin()
+    # A microphone or a room that swallows a band, and telephones.
+    for chance, first, width in ((0.4, uniform(0, mels), uniform(2, 10)), (0.15, 42.0, mels)):
+        hole = (band >= first) & (band < first + width) & (uniform(0, 1) < chance)
+        mel = mel - hole * uniform(1, 6)
+    floor = SILENCE + 3 * torch.rand(one, device=device) ** 2
+    return torch.maximum(mel, floor)
 
 
 def drop_conditions(conditions: Tensor) -> Tensor:
@@ -160,14 +199,9 @@ def aperture(motion: Tensor) -> Tensor:
     def of(name: str) -> Tensor:
         return motion[..., INDEX[name]]
 
-    def both(name: str) -> Tensor:
-        return (of(name + "Left") + of(name + "Right")) / 2
-
-    jaw, pucker = of("jawOpen"), of("mouthPucker").clamp(min=0)
-    opened = jaw + 0.45 * both("mouthLowerDown") + 0.35 * both("mouthUpperUp")
-    opened = opened + 0.20 * of("mouthFunnel")
-    closed = of("mouthClose") + 0.25 * of("mouthRollLower") + 0.15 * of("mouthRollUpper")
-    return opened - closed - 0.23 * pucker * jaw.clamp(min=0) / (0.1 + jaw.clamp(min=0))
+    jaw, pucker = of("jawOpen").clamp(min=0), of("mouthPucker").clamp(min=0)
+    opened = torch.stack([share * of(name) for name, share in GAP.items()]).sum(0)
+    return opened - 0.23 * pucker * jaw / (0.1 + jaw)
 
 
 def mean_over(x: Tensor, valid: Tensor) -> Tensor:
@@ -209,9 +243,37 @@ def listening_loss(
     error = ((reading - example.motion).square() * c.heard).mean(-1)
     read = mean_over(error, example.valid)
     gap = mean_over(lips(reading, example.motion, c), example.valid)
+    cues = decisions(net, audio, example, c)
+    rest = net.denoise.rest(example.conditions.expand(-1, audio.shape[1], -1)).float()
+    silent = example.valid * (1 - voiced(example.viseme).mean(-1))
+    still = ((rest - example.motion).square() * c.heard).mean(-1)
+    parted = mean_over(still, silent)
     right = (logits.argmax(-1) == target).float().mean(-1)
     parts = {"viseme": viseme, "read": read, "gap": gap, "right": mean_over(right, example.valid)}
-    return 0.2 * viseme + read + 20 * gap, parts
+    parts |= {"cues": cues, "rest": parted}
+    return 0.3 * viseme + read + 20 * gap + 0.3 * cues + parted, parts
+
+
+def voiced(viseme: Tensor) -> Tensor:
+    """Whether a mouth moves for a sound, (B, T, 2), of visemes (B, 4 T); 0 is silence."""
+    before, after = VOICE_MARGIN
+    spoken = F.pad((viseme > 0).float()[:, None], (after, before))
+    near = F.max_pool1d(spoken, before + after + 1, 1)[:, 0]  # (B, 4 T)
+    return near.unflatten(1, (-1, 2, 2)).amax(-1)
+
+
+def decisions(net: MotionNet, audio: Tensor, example: Example, c: Constants) -> Tensor:
+    """Cross entropy of the two decisions: a mouth makes the sound, and its lips touch."""
+    logits = net.denoise.cues(audio).float()
+    truth = (example.motion * c.latent_std + c.latent_mean).unflatten(-1, (2, SIZE))
+    touch = (aperture(truth) < OPEN).float()  # (B, T, 2)
+    speak = voiced(example.viseme)
+    entropy = F.binary_cross_entropy_with_logits(
+        logits, torch.cat([speak, touch], dim=-1), reduction="none"
+    )
+    # Closed lips while nobody speaks are no decision.
+    heard = torch.cat([torch.ones_like(speak), 0.1 + speak], dim=-1)
+    return mean_over((entropy * heard).mean(-1), example.valid)
 
 
 def draw_times(shape: tuple[int, ...], device: torch.device) -> Tensor:
@@ -221,15 +283,11 @@ def draw_times(shape: tuple[int, ...], device: torch.device) -> Tensor:
 
 
 def draw_steps(shape: tuple[int, ...], device: torch.device) -> Tensor:
-    """Steps (t, r) of the average velocity, (..., 2); many start from noise or end in the clean.
-
-    From noise to the clean in one step is left to the energy score.
-    """
+    """Steps (t, r) of the average velocity, (..., 2); many start from noise or end in the clean."""
     start = draw_times((*shape, 1), device).clamp(min=0.1)
     start = torch.where(torch.rand_like(start) < 0.4, torch.ones_like(start), start)
     stop = start * 0.98 * torch.rand_like(start)
-    stop = torch.where(start == 1, stop.clamp(min=0.25), stop)
-    stop = torch.where((start < 1) & (torch.rand_like(stop) < 0.4), torch.zeros_like(stop), stop)
+    stop = torch.where(torch.rand_like(stop) < 0.4, torch.zeros_like(stop), stop)
     return torch.cat([start, stop], -1)
 
 
@@ -266,58 +324,77 @@ def shortcut(
     t, r = times[..., :1], times[..., 1:]
     half, at = (t + r) / 2, z
     for start, stop in ((t, half), (half, r)):
-        aim = torch.where(start - stop <= SHORTEST, start, stop)
-        end = denoise.endpoint(at, torch.cat([start, aim], -1), context, reading).float()
-        at = advance(at, end, start, stop)
+        pair = torch.cat([start, stop], -1)
+        brief = denoise.endpoint(at, pair, context, reading, instant=True).float()
+        long = denoise.endpoint(at, pair, context, reading).float()
+        at = advance(at, torch.where(start - stop <= SHORTEST, brief, long), start, stop)
     return (at - (r / t) * z) / (1 - r / t)
+
+
+def expectation_loss(mu: Tensor, sigma: Tensor, clean: Tensor, weight: Tensor) -> Tensor:
+    """Negative log-likelihood (B, T) of innovations (B, T, K) under what is expected of them.
+
+    Weighted by the deviation, so that rare large steps of still axes do not drown the rest
+    (Seitzer et al. 2022, "On the Pitfalls of Heteroscedastic Uncertainty Estimation").
+    """
+    likely = 0.5 * ((clean - mu) / sigma).square() + sigma.log()
+    return (likely * sigma.detach() * weight).mean(-1)
 
 
 def motion_loss(
     net: MotionNet, audio: Tensor, example: Example, c: Constants, *, jumps: bool = True
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Energy score and lips in one step, and (with ``jumps``) the flow and its shortcuts.
+    """What is expected of each tick, the flow about it, lips, and (with ``jumps``) long steps.
 
     ``audio`` (B, T, A) are the features of ``example``.
     """
     denoise, valid = net.denoise, example.valid
-    inn = denoise.innovation
+    inn, k = denoise.innovation, denoise.config.components
+    drawn = inn.drawn[:k]
+    context = denoise.context(example.previous, audio, example.conditions)
     with torch.autocast(audio.device.type, enabled=False):
         mean = inn.mean(example.previous)
         clean = inn.whiten(example.motion, mean)  # (B, T, K)
         reading = denoise.reading(audio.float(), example.conditions, mean)
-    context = denoise.context(example.previous, audio, example.conditions)
+        mu, sigma = denoise.expected(context.float())
+        expectation = expectation_loss(mu, sigma, clean, c.weight * drawn)
+        mu, sigma = mu.detach(), sigma.detach()
+        clean = ((clean - mu) / sigma).clamp(-FAR, FAR)
 
     shape, device = clean.shape[:2], clean.device
     once = torch.tensor([1.0, 0.0], device=device).expand(*shape, 2)
-    pairs = [once, once]
+    flow = draw_times((*shape, 1), device).clamp(min=2e-2)
+    pairs = [once, torch.cat([flow, flow], -1)]
     if jumps:
-        flow = draw_times((*shape, 1), device)
-        pairs += [torch.cat([flow, flow], -1), draw_steps(shape, device)]
-    times = torch.stack(pairs)  # (2 or 4, B, T, 2)
+        pairs.append(draw_steps(shape, device))
+    times = torch.stack(pairs)  # (2 or 3, B, T, 2)
     noise = torch.randn(len(times), *clean.shape, device=device)
     t = times[..., :1]
     z = (1 - t) * clean + t * noise
     ends = denoise.endpoint(z, times, context, reading).float()
 
-    mouth = ((ends[0] - clean).square() * c.weight * c.groups[0]).mean(-1)
+    mouth = ((ends[:2] - clean).square() * c.weight * c.groups[0]).mean((0, -1))
     with torch.autocast(audio.device.type, enabled=False):
-        moved = inn.colour(ends[0], mean)
+        moved = inn.colour(mu + sigma * ends[0], mean)
         gap = mean_over(lips(moved, example.motion, c), valid)
         step = mean_over(unsteady(moved, example.motion), valid)
+    # The network's own part of an estimate counts the same at any time.
+    own = drawn * c.weight * sigma * (1 + ((1 - t) / t).square())
+    error = ((ends[1] - clean).square() * own[1]).mean(-1)
     parts = {
         "mouth": mean_over(mouth, valid),
-        "energy": mean_over(spread_score(ends[0], ends[1], clean, c), valid),
+        "expect": mean_over(expectation, valid),
+        "flow": mean_over(error, valid),
         "closure": gap,
         "unsteady": step,
     }
-    total = parts["mouth"] + parts["energy"] + 20 * gap + 5 * step
+    total = parts["mouth"] + parts["expect"] + parts["flow"] + 20 * gap + 5 * step
     if jumps:
-        error = ((ends[2] - clean).square() * c.weight).mean(-1)
         with torch.no_grad():
-            target = shortcut(denoise, z[3], times[3], context, reading)
-        jump = ((ends[3] - target).square() * c.weight).mean(-1)
-        parts |= {"flow": mean_over(error, valid), "shortcut": mean_over(jump, valid)}
-        total = total + parts["flow"] + parts["shortcut"]
+            target = shortcut(denoise, z[2], times[2], context, reading)
+        jump = ((ends[2] - target).square() * own[2]).mean(-1)
+        parts |= {"shortcut": mean_over(jump, valid)}
+        total = total + parts["shortcut"]
     return total, parts
 
 
