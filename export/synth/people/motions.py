@@ -163,10 +163,31 @@ def _speech(rng: np.random.Generator, skew: Array) -> Array:
     for name in ("jawLeft", "jawRight", "jawForward", "mouthLeft", "mouthRight"):
         if rng.random() < 0.12:
             weights[latent.INDEX[name]] += abs(rng.normal(0, 0.12))
+    if rng.random() < 0.35:  # teeth show in speech, more so in a friendly face
+        bare = {"mouthUpperUp": 0.4, "mouthLowerDown": 0.4, "mouthSmile": 0.5}
+        weights += encode({name: rng.uniform(0, most) for name, most in bare.items()}, skew)
+    if rng.random() < 0.1:
+        weights[latent.INDEX["jawOpen"]] += rng.uniform(0, 0.7)
     if rng.random() < 0.2:
         weights[latent.INDEX["mouthShrugUpper"]] += rng.uniform(0, 0.3)
         weights[latent.INDEX["mouthShrugLower"]] += rng.uniform(0, 0.3)
     return weights
+
+
+def _toothy(rng: np.random.Generator, skew: Array) -> Array:
+    """A smile that bares the upper teeth: the lower lip lets go of them, the jaw hardly drops."""
+    amount = rng.uniform(0.2, 1.1) ** 0.7
+    shapes = {
+        "mouthSmile": amount * rng.uniform(0.5, 1.0),
+        "mouthUpperUp": amount * rng.uniform(0.15, 0.55),
+        "mouthLowerDown": amount * rng.uniform(0.35, 0.75),
+        "mouthStretch": amount * rng.uniform(0, 0.3),
+        "mouthDimple": amount * rng.uniform(0, 0.3),
+        "cheekSquint": amount * rng.uniform(0.2, 0.7),
+        "eyeSquint": amount * rng.uniform(0, 0.5),
+        "jawOpen": rng.uniform(0, 0.14) if rng.random() < 0.75 else rng.uniform(0.1, 0.5),
+    }
+    return encode(shapes, skew)
 
 
 def _random(rng: np.random.Generator) -> Array:
@@ -204,22 +225,27 @@ def finish(motion: Array) -> Array:
 def sample_motion(rng: np.random.Generator, traits: Traits, source: bool = False) -> Array:
     """One latent (63,) as rendered, resting expression and lids included.
 
-    ``source`` draws what people show in a portrait: near neutral or smiling, facing the camera.
+    ``source`` draws what people show in a portrait: near neutral, smiling or talking, facing
+    the camera.
     """
     index = latent.INDEX
     motion = np.zeros(63, np.float32)
     motion[_FACE] += traits.rest
     if source:
-        if rng.random() < 0.5:
+        kind = rng.choice(["still", "smile", "toothy", "speech"], p=[0.3, 0.24, 0.3, 0.16])
+        if kind == "smile":
             smile = rng.uniform(0.1, 0.8)
             motion[_FACE] += smile * _jittered(rng, EMOTIONS["happy"], traits.skew)
-        if rng.random() < 0.15:
-            motion[_FACE] += rng.uniform(0, 0.5) * _speech(rng, traits.skew)
+        elif kind == "toothy":
+            motion[_FACE] += _toothy(rng, traits.skew)
+        elif kind == "speech":
+            motion[_FACE] += rng.uniform(0.2, 1.0) * _speech(rng, traits.skew)
         angles = rng.normal(0, (6, 4, 3))
         shift = rng.normal(0, (0.03, 0.03, 0.04))
     else:
         kind = rng.choice(
-            ["speech", "emotion", "both", "random", "rest"], p=[0.48, 0.14, 0.14, 0.14, 0.10]
+            ["speech", "emotion", "both", "random", "rest", "toothy"],
+            p=[0.42, 0.11, 0.12, 0.12, 0.09, 0.14],
         )
         if kind in ("speech", "both"):
             motion[_FACE] += _speech(rng, traits.skew)
@@ -229,6 +255,8 @@ def sample_motion(rng: np.random.Generator, traits: Traits, source: bool = False
             motion[_FACE] += gain * _jittered(rng, EMOTIONS[name], traits.skew)
         if kind == "random":
             motion[_FACE] += _random(rng)
+        if kind == "toothy":
+            motion[_FACE] += _toothy(rng, traits.skew)
         if rng.random() < 0.3:
             motion[index["browInnerUp"]] += abs(rng.normal(0, 0.25))
             for side in ("Left", "Right"):
@@ -242,9 +270,11 @@ def sample_motion(rng: np.random.Generator, traits: Traits, source: bool = False
     motion[60:63] = np.clip(shift, -0.25, 0.25)
     if source or rng.random() < 0.4:  # looking about at the camera
         motion[55:57] = rng.normal(0, 2.5, 2) - motion[57:59] * rng.uniform(0.6, 1.0)
-    else:
+    elif rng.random() < 0.6:
         motion[55:57] = rng.normal(0, (12, 7))
-    motion[55:57] = np.clip(motion[55:57], (-25, -15), (25, 15))
+    else:
+        motion[55:57] = rng.uniform(-1, 1, 2) * np.array([30, 18])
+    motion[55:57] = np.clip(motion[55:57], (-30, -18), (30, 18))
     blink = np.full(2, traits.lid)
     if not source and rng.random() < 0.25:
         blink[:] = 1.0 if rng.random() < 0.5 else rng.uniform(0.2, 1.0)

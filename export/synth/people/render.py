@@ -143,7 +143,7 @@ def _mouth_ambient(person: Person, normals: Tensor, ambient: Tensor, light: Ligh
     colour = torch.tensor(light.key_colour, device=normals.device)
     before = ambient[lips].mean(0) + 0.35 * colour * (normals[lips] @ key).clamp(min=0).mean()
     forward = (normals[:, 2:] * 0.5 + 0.5).clamp(0, 1)
-    return person.mouth_light[:, None] * (0.26 + 0.90 * forward) * before
+    return person.mouth_light[:, None] * (0.42 + 1.15 * forward) * before
 
 
 def _add_blended(

@@ -274,7 +274,7 @@ def sample_person(rng: np.random.Generator, pack: Pack) -> Traits:
         tooth=np.array([0.84, 0.80, 0.72], np.float32)
         * rng.uniform(0.85, 1.1)
         * _colour(rng, (1.0, 1.0), (0.95, 1.01), (0.83, 1.05)),
-        gum=np.array([0.50, 0.24, 0.21], np.float32)
+        gum=np.array([0.58, 0.25, 0.22], np.float32)
         * _colour(rng, (0.7, 1.1), (0.75, 1.15), (0.75, 1.15)),
         tongue=np.array([0.47, 0.18, 0.165], np.float32)
         * _colour(rng, (0.8, 1.15), (0.8, 1.25), (0.8, 1.2)),

@@ -229,7 +229,7 @@ def shade(
     """Light leaving opaque points toward the camera."""
     device = points.position.device
     lit = shadow.lit(points.position, taps=12)
-    lit = torch.maximum(lit, 0.5 * points.mouth)
+    lit = torch.maximum(lit, 0.85 * points.mouth)
     key = torch.tensor(light.key, device=device)
     colour = torch.tensor(light.key_colour, device=device)
     s = _materials(points, person, posed)
