@@ -19,7 +19,9 @@ from vivant.export.nets.render import Render
 from vivant.export.nets.warp import composite
 from vivant.export.synth.people import keypoints as generic
 from vivant.export.train import face
+from vivant.export.train.critic import Critic, critic_loss, painter_loss
 from vivant.export.train.face_data import Geometry, People, load_person, make_sample, shards
+from vivant.export.train.face_loss import uncovered
 
 IPD = 0.165
 PORTABLE = set(
@@ -240,8 +242,8 @@ def test_bad_shard_is_named(tmp_path: Path) -> None:
 
 
 def test_training_resumes_and_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A short run leaves a checkpoint that loads, resuming continues its step count, and the
-    close-up run changes the painters alone."""
+    """A short run leaves a checkpoint that loads, resuming continues its step count, and each
+    partial run changes its own part alone: encoder, renderer, or close-up painters."""
     monkeypatch.setattr(face, "Encode", lambda: Encode(width=8))
     monkeypatch.setattr(face, "Render", lambda: Render(width=8))
     data, run = tmp_path / "data", tmp_path / "run"
@@ -265,14 +267,22 @@ def test_training_resumes_and_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         face.main([*common, "--steps", "2"])
         face.main([*common, "--steps", "3", "--resume"])
         face.main([*common, "--steps", "1", "--close-up"])
+        start = ["--start", str(run / "close-up.pt")]
+        face.main([*common, "--steps", "1", "--encoder", *start])
+        start = ["--start", str(run / "encoder.pt")]
+        face.main([*common, "--steps", "1", "--renderer", *start, "--out", str(tmp_path / "r")])
     finally:
         Conv.reduced = False
     state = torch.load(run / "checkpoint.pt", weights_only=True)
     assert state["step"] == 3
-    before = state["average"]
-    after = torch.load(run / "close-up.pt", weights_only=True)["average"]
-    changed = {name.split(".")[1] for name in before if not torch.equal(before[name], after[name])}
-    assert changed == {"mouth", "eye", "steer_close"}
+    steps = [run / "checkpoint.pt", run / "close-up.pt", run / "encoder.pt"]
+    steps.append(tmp_path / "r" / "checkpoint.pt")
+    weights = [torch.load(path, weights_only=True)["average"] for path in steps]
+    changed = [
+        {name.split(".")[0:2][k] for name in a if not torch.equal(a[name].float(), b[name].float())}
+        for k, a, b in zip((1, 0, 0), weights, weights[1:], strict=False)
+    ]
+    assert changed == [{"mouth", "eye", "steer_close"}, {"encode"}, {"render"}]
     encode, render = face.load_face(run / "close-up.pt")
     with torch.no_grad():
         features, points, own = encode(*face.example_inputs()["encode"])
@@ -281,6 +291,36 @@ def test_training_resumes_and_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert occlusion.shape == (1, 1, 256, 256)
     assert 0 <= paint.min() <= paint.max() <= 1.0001
     assert (run / "sheet.png").exists()
+
+
+def test_what_a_moved_person_uncovers_is_painted() -> None:
+    """Background counts as uncovered beside where a person was, not where one still stands."""
+    before, now = torch.zeros(1, 1, 64, 64), torch.zeros(1, 1, 64, 64)
+    before[..., 10:50, 10:40] = now[..., 10:50, 20:50] = 1
+    left = uncovered(before, now)
+    assert left[0, 0, 30, 14] == 1
+    assert left[0, 0, 30, 8] > 0.3, "fine hair reaches beyond the outline"
+    assert left[0, 0, 30, 45] == 0
+    assert uncovered(now, now).max() == 0
+
+
+def test_critic_learns_to_tell_windows_apart() -> None:
+    """After a few steps a critic prefers sharp windows to grey ones, and its features ask the
+    painter for less the nearer the painting comes."""
+    torch.manual_seed(0)
+    critic = Critic(8)
+    optimiser = torch.optim.Adam(critic.parameters(), 3e-3)
+    given = torch.rand(4, 3, 32, 32)
+    real = (torch.rand(4, 3, 32, 32) > 0.5).float()
+    grey = torch.full_like(real, 0.5)
+    for _ in range(25):
+        loss = critic_loss(critic, grey, real, given)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    far, near = (painter_loss(critic, x, real, given) for x in (grey, 0.1 * grey + 0.9 * real))
+    assert far[0] > near[0]
+    assert far[1] > near[1] > 0
 
 
 def test_no_data_is_a_user_error(tmp_path: Path) -> None:

@@ -31,19 +31,19 @@ from vivant.export.train.face_sheet import picture, write_png
 
 BINS = (15, 30, 90)
 """Upper bounds of the bins of |yaw| of the driver, degrees."""
+SHUT = {
+    name: -1.0 for name in latent.NAMES if name.startswith(("jaw", "mouth", "tongue", "cheekPuff"))
+}
+"""Takes every shape of the mouth away, whatever the photo shows."""
 GESTURES: dict[str, dict[str, float]] = {
     "own": {},
-    "jaw": {"jawOpen": 0.6},
+    "shut": SHUT,
+    "jaw .5": SHUT | {"jawOpen": 0.5},
+    "jaw 1": SHUT | {"jawOpen": 1.0},
     "smile": {"mouthSmileLeft": 0.8, "mouthSmileRight": 0.8, "jawOpen": 0.1},
-    "pucker": {"mouthPucker": 0.8, "mouthFunnel": 0.3},
-    "blink": {"eyeBlinkLeft": 1.0, "eyeBlinkRight": 1.0},
-    "yaw +12": {"headYaw": 12.0},
-    "yaw -12": {"headYaw": -12.0},
-    "pitch +10": {"headPitch": 10.0},
-    "pitch -10": {"headPitch": -10.0},
-    "gaze": {"gazeYaw": 20.0, "eyeLookOutLeft": 0.57, "eyeLookInRight": 0.57},
-    "brows": {"browInnerUp": 0.8, "browOuterUpLeft": 0.7, "browOuterUpRight": 0.7},
-    "talk": {
+    "pucker": SHUT | {"mouthPucker": 0.8, "mouthFunnel": 0.3},
+    "talk": SHUT
+    | {
         "jawOpen": 0.3,
         "mouthUpperUpLeft": 0.3,
         "mouthUpperUpRight": 0.3,
@@ -51,12 +51,20 @@ GESTURES: dict[str, dict[str, float]] = {
         "mouthLowerDownRight": 0.4,
         "headRoll": 6.0,
     },
+    "blink": {"eyeBlinkLeft": 1.0, "eyeBlinkRight": 1.0},
+    "gaze +20": {"gazeYaw": 20.0, "eyeLookOutLeft": 0.57, "eyeLookInRight": 0.57},
+    "gaze -20": {"gazeYaw": -20.0, "eyeLookInLeft": 0.57, "eyeLookOutRight": 0.57},
+    "brows": {"browInnerUp": 0.8, "browOuterUpLeft": 0.7, "browOuterUpRight": 0.7},
+    "yaw +15": {"headYaw": 15.0},
+    "yaw -15": {"headYaw": -15.0},
+    "pitch +10": {"headPitch": 10.0},
+    "pitch -10": {"headPitch": -10.0},
 }
 """Changes of a photo's own code shown on the animation sheets."""
 
 
 def gesture(own: Tensor, change: dict[str, float]) -> Tensor:
-    """A photo's own code (1, 63) with a change added; weights stay within 0..1."""
+    """A photo's own code (1, 63) with a change added; a weight that changes stays within 0..1."""
     motion = own.clone()
     for name, value in change.items():
         k = latent.INDEX[name]

@@ -178,21 +178,28 @@ def train(options: argparse.Namespace) -> None:
         Path(options.data),
         options.seed,
         options.drivers,
-        extra=options.extra,
+        extra=1 if options.renderer else options.extra,
         rank=rank,
         world=world,
     )
     checkpoint = out / "checkpoint.pt"
     resume = options.resume and checkpoint.exists()
     face = Face()
-    if not resume:
+    if options.start and not resume:
+        face.encode, face.render = load_face(options.start)
+    elif not resume:
         fit_code(face.encode, shards(Path(options.data))[:600], options.seed)
+    # What poses the photo belongs to the encoder: the first flow is as good as its keypoints.
+    if options.renderer:
+        face.encode.requires_grad_(False)
+        face.render.poser.requires_grad_(False)
     face.to(device)
     face.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = copy.deepcopy(face).requires_grad_(False)
     line = set(face.encode.linear.parameters())
     encoder = [p for p in face.encode.parameters() if p not in line]
     groups = [encoder, list(face.render.parameters()), list(face.encode.linear.parameters())]
+    groups = [[p for p in group if p.requires_grad] for group in groups]
     optimiser = torch.optim.AdamW(
         # The regression from keypoints starts solved; at full rate its noise would tilt heads.
         [{"params": g, "share": s} for g, s in zip(groups, (1.0, 1.0, 0.05), strict=True)],
@@ -225,6 +232,7 @@ def train(options: argparse.Namespace) -> None:
             group["lr"] = rate(progress, options.rate) * group["share"]
         batch = to_device(host, device)
         trust = min(0.6, max(0.0, step / options.trust_steps - 0.3))
+        trust = 0.6 if options.start else trust
         result = face_loss(regions, face.encode, face.render, batch, trust)
         optimiser.zero_grad(set_to_none=True)
         result.loss.backward()
@@ -323,8 +331,17 @@ def main(arguments: list[str] | None = None) -> None:
         action="store_true",
         help="train only the painters of mouth and eyes of the run's checkpoint",
     )
+    parser.add_argument(
+        "--renderer", action="store_true", help="train all but the encoder, which stays as it is"
+    )
+    parser.add_argument("--encoder", action="store_true", help="train only the encoder")
+    parser.add_argument("--start", help="checkpoint whose averaged weights to start from")
     options = parser.parse_args(arguments)
-    if options.close_up:
+    if options.encoder:
+        from vivant.export.train import face_encode
+
+        face_encode.train(options)
+    elif options.close_up:
         from vivant.export.train import face_close
 
         face_close.train(options)

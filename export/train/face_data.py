@@ -185,6 +185,69 @@ def _side256(image: Array) -> Array:
     return cv2.resize(image, (256, 256), interpolation=cv2.INTER_AREA)
 
 
+@dataclass
+class Look:
+    """Framing and colours, shared by all frames of a sample."""
+
+    geometry: Geometry
+    matrix: Array | None
+    curve: Array | None
+
+    @classmethod
+    def sample(cls, rng: np.random.Generator, augment: Augment) -> Look:
+        """Draw one."""
+        geometry = Geometry()
+        if rng.random() < augment.crop:
+            geometry.scale = float(rng.uniform(*augment.zoom))
+            across, down = rng.uniform(-augment.shift, augment.shift, 2)
+            geometry.shift = (float(across), float(down))
+        geometry.mirror = bool(rng.random() < augment.mirror)
+        matrix, curve = _colour(rng) if rng.random() < augment.colour else (None, None)
+        return cls(geometry, matrix, curve)
+
+    def picture(self, image: Array) -> Array:
+        """Apply to a u8 image, which becomes 256 x 256."""
+        image = self.geometry.picture(_side256(image))
+        if self.matrix is None or self.curve is None:
+            return image
+        return cv2.LUT(cv2.transform(image, self.matrix), self.curve)
+
+
+def make_frames(
+    person: dict[str, Array], rng: np.random.Generator, count: int, augment: Augment
+) -> dict[str, Array]:
+    """``count`` frames of one person for the encoder alone, each in its own look.
+
+    Returns ``seen`` (N, 256, 256, 3) u8, ``code`` (N, 63), ``points`` (N, K, 3), ``segment``
+    (N, 64, 64).
+    """
+    chosen = [int(k) for k in rng.choice(len(person["image"]), count, replace=False)]
+    looks = [Look.sample(rng, augment) for _ in chosen]
+    pairs = list(zip(looks, chosen, strict=True))
+    shape = [look.geometry for look in looks]
+    return {
+        "seen": np.stack([_damage(w.picture(person["image"][k]), rng, augment) for w, k in pairs]),
+        "code": np.stack(
+            [
+                g.code(m.astype(np.float32))
+                for g, m in zip(shape, person["motion"][chosen], strict=True)
+            ]
+        ),
+        "points": np.stack(
+            [
+                g.points(p.astype(np.float32))
+                for g, p in zip(shape, person["keypoints"][chosen], strict=True)
+            ]
+        ),
+        "segment": np.stack(
+            [
+                g.picture(s, nearest=True)[::2, ::2]
+                for g, s in zip(shape, person["segmentation"][chosen], strict=True)
+            ]
+        ),
+    }
+
+
 def make_sample(
     person: dict[str, Array],
     rng: np.random.Generator,
@@ -203,18 +266,11 @@ def make_sample(
     source = int(pairs[rng.integers(len(pairs)), 1])
     rows = np.flatnonzero(pairs[:, 1] == source)
     rows = rng.choice(rows, drivers, replace=len(rows) < drivers)
-    geometry = Geometry()
-    if rng.random() < augment.crop:
-        geometry.scale = float(rng.uniform(*augment.zoom))
-        geometry.shift = tuple(float(v) for v in rng.uniform(-augment.shift, augment.shift, 2))  # type: ignore[assignment]
-    geometry.mirror = bool(rng.random() < augment.mirror)
-    matrix, curve = _colour(rng) if rng.random() < augment.colour else (None, None)
+    look = Look.sample(rng, augment)
+    geometry = look.geometry
 
     def picture(index: int) -> Array:
-        image = geometry.picture(_side256(person["image"][index]))
-        if matrix is not None and curve is not None:
-            image = cv2.LUT(cv2.transform(image, matrix), curve)
-        return image
+        return look.picture(person["image"][index])
 
     def points(index: int) -> Array:
         return geometry.points(person["keypoints"][index].astype(np.float32))

@@ -1,0 +1,135 @@
+"""Train the encoder alone, on single frames, which are far cheaper than rendered pairs::
+
+    vivant train face --encoder --start CHECKPOINT --data DIR --out RUN --minutes N
+
+starts from the averaged weights of CHECKPOINT and writes RUN/encoder.pt, a checkpoint to start
+the joint training from. The appearance features stay what the renderer has learned to read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vivant.errors import UsageError
+from vivant.export.nets.encode import BACKGROUND, PHOTO, Encode
+from vivant.export.nets.layers import Conv
+from vivant.export.train.face import EMA, load_face, rate, save
+from vivant.export.train.face_data import Augment, Batch, make_frames, prefetch, shards
+from vivant.export.train.face_loss import Regions, encoder_loss
+
+FRAMES = 4
+"""Frames of one person in a batch."""
+MEMBERS = ("image", "motion", "keypoints", "segmentation")
+LOG_STEPS = 100
+
+
+def frames(folder: Path, seed: int, persons: int) -> Iterator[Batch]:
+    """Endless batches of FRAMES augmented frames of each of ``persons`` persons.
+
+    The folder is listed again every epoch as new persons arrive. Raises ``UsageError`` when it
+    holds none that can be read.
+    """
+    rng = np.random.default_rng(seed)
+    order: list[Path] = []
+    while True:
+        parts: list[dict[str, np.ndarray]] = []
+        failures = 0
+        while len(parts) < persons:
+            if not order:
+                found = shards(folder)
+                order = [found[k] for k in rng.permutation(len(found))]
+            if not order or failures > 100:
+                raise UsageError(
+                    "no training data",
+                    expected="person_*.npz files numbered below 100000",
+                    got=f"none readable in {folder.name}/",
+                    fix="Make them with `vivant synth people`.",
+                )
+            try:
+                with np.load(order.pop()) as file:
+                    person = {key: file[key] for key in MEMBERS}
+            except (OSError, EOFError, BadZipFile, KeyError):
+                failures += 1
+                continue
+            parts.append(make_frames(person, rng, FRAMES, Augment()))
+        yield {
+            key: torch.from_numpy(np.concatenate([part[key] for part in parts])) for key in parts[0]
+        }
+
+
+def step_loss(
+    regions: Regions, encode: Encode, teacher: Encode, batch: Batch
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss of one batch of frames, and its parts."""
+    seen = batch["seen"].permute(0, 3, 1, 2).float() / 255
+    total, log, found = encoder_loss(
+        regions, encode, seen, batch["code"], batch["points"], batch["segment"]
+    )
+    with torch.no_grad():
+        known = teacher.analyse(seen).features[:, PHOTO + 1 : -BACKGROUND]
+    kept = F.l1_loss(found.features[:, PHOTO + 1 : -BACKGROUND], known)
+    return total + kept, log | {"kept": kept.detach(), "loss": total.detach()}
+
+
+def train(options: argparse.Namespace) -> None:
+    """Run the training loop of ``main``'s options."""
+    device = torch.device(options.device)
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    Conv.reduced = options.bfloat16
+    out = Path(options.out)
+    out.mkdir(parents=True, exist_ok=True)
+    start = options.start or str(out / "checkpoint.pt")
+    encode, render = load_face(start)
+    teacher = copy.deepcopy(encode).to(device).requires_grad_(False)
+    encode.to(device).train()
+    encode.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    mean = copy.deepcopy(encode).requires_grad_(False)
+    parameters = list(encode.parameters())
+    optimiser = torch.optim.AdamW(parameters, lr=options.rate, betas=(0.9, 0.98), weight_decay=1e-4)
+    regions = Regions(device)
+    sums: dict[str, float] = defaultdict(float)
+    begin = saved = time.monotonic()
+    for step, host in enumerate(
+        prefetch(frames(Path(options.data), options.seed, options.sources))
+    ):
+        progress = (time.monotonic() - begin) / (60 * options.minutes)
+        for group in optimiser.param_groups:
+            group["lr"] = rate(progress, options.rate)
+        batch = {key: value.to(device) for key, value in host.items()}
+        loss, log = step_loss(regions, encode, teacher, batch)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        if bool(torch.isfinite(nn.utils.clip_grad_norm_(parameters, 5.0))):
+            optimiser.step()
+        with torch.no_grad():
+            decay = min(EMA, 1 - 1 / (1 + step / 10))
+            for a, b in zip(mean.parameters(), parameters, strict=True):
+                a.lerp_(b, 1 - decay)
+        for name, value in log.items():
+            sums[name] += float(value.detach()) / LOG_STEPS
+        if (step + 1) % LOG_STEPS == 0:
+            minutes = (time.monotonic() - begin) / 60
+            said = " ".join(f"{name} {value:.4g}" for name, value in sums.items())
+            print(f"step {step + 1} minutes {minutes:.1f} {said}", file=sys.stderr, flush=True)
+            sums.clear()
+        done = progress >= 1 or (options.steps and step + 1 >= options.steps)
+        if done or time.monotonic() - saved > options.save_seconds:
+            saved = time.monotonic()
+            weights = {f"encode.{k}": v for k, v in mean.state_dict().items()}
+            weights |= {f"render.{k}": v for k, v in render.state_dict().items()}
+            save(out / "encoder.pt", {"average": weights, "step": step + 1})
+        if done:
+            return
