@@ -34,9 +34,42 @@ def openvino() -> Any:
 
 
 def read(model: bytes, weights: bytes = b"") -> Any:
-    """The ``openvino.Model`` of an ONNX graph, or of IR with its ``weights``."""
+    """The ``openvino.Model`` of an ONNX graph, made ready, or of IR with its ``weights``."""
     core = openvino().Core()
-    return core.read_model(model, weights) if weights else core.read_model(model)
+    if weights:
+        return core.read_model(model, weights)
+    graph = core.read_model(model)
+    fold(graph)
+    turn_differences(graph)
+    return graph
+
+
+def fold(model: Any) -> None:
+    """Compute what depends on constants alone, such as shapes: every size becomes a number."""
+    openvino()
+    from openvino.passes import ConstantFolding, Manager
+
+    manager = Manager()
+    manager.register_pass(ConstantFolding())
+    manager.run_passes(model)
+
+
+def turn_differences(model: Any) -> None:
+    """Write ``constant - x`` as ``-(x - constant)`` where ``x`` is the smaller one.
+
+    Both are equal bit for bit. The NPU's compiler in OpenVINO 2026.4 takes such a constant for
+    the weights of a convolution over ``x``, and fails for a matrix of one row.
+    """
+    ops = openvino().opset13
+    for node in model.get_ordered_ops():
+        if node.get_type_name() != "Subtract":
+            continue
+        left, right = (node.input(index).get_source_output() for index in range(2))
+        constant = left.get_node().get_type_name() == "Constant"
+        if constant and right.get_shape() != node.get_output_shape(0):
+            turned = ops.negative(ops.subtract(right, left))
+            node.output(0).replace(turned.output(0))
+    model.validate_nodes_and_infer_types()
 
 
 def to_openvino(stage: str, data: StageData) -> ArtifactData:
