@@ -485,6 +485,26 @@ def test_clip_depends_on_its_seed_alone(texts: Path, monkeypatch: pytest.MonkeyP
     assert a.mel.shape != c.mel.shape or not np.array_equal(a.mel, c.mel)
 
 
+def test_shard_depends_on_number_and_seed_alone(
+    texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Writing a shard again, music and all, gives the same bytes; another number gives others."""
+
+    def perform_music(count: int, rng: np.random.Generator) -> np.ndarray:
+        return 0.1 * rng.standard_normal((count, 20 * 16000))
+
+    monkeypatch.setattr(shard, "speak", fake_speak)
+    monkeypatch.setattr(shard.music, "perform", perform_music)
+    mels = []
+    for name, number in (("a", 1), ("b", 1), ("c", 2)):
+        path = texts / f"{name}.npz"
+        shard.write(shard.Job(path, number, texts, 5, 0.5, held_out=False, music=True))
+        with np.load(path) as z:
+            mels.append(z["mel"])
+    np.testing.assert_array_equal(mels[0], mels[1])
+    assert mels[0].shape != mels[2].shape or not np.array_equal(mels[0], mels[2])
+
+
 def test_clip_of_noise_has_resting_lips() -> None:
     """A clip without speech is labelled silence throughout, and its mouth rests."""
     for seed in range(6):

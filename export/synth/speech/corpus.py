@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from vivant.errors import UsageError
-from vivant.export.synth.speech.voices import Voice
+from vivant.export.synth.speech.voices import FESTIVAL, Voice
 
 LANGUAGES: Mapping[str, str] = dict(
     pair.split("=")
@@ -34,12 +34,15 @@ VARIANTS: tuple[str, ...] = tuple(
     m1 m2 m3 m4 m5 m6 m7 f1 f2 f3 f4 Andrea Michael Annie Alex Alicia adam anika antonio
     aunty belinda benjamin boris caleb david edward grandma grandpa gustave iven john klatt klatt2
     klatt4 linda marcelo max michel miguel norbert pablo paul quincy robert sandro shelby steph
-    travis victor zac whisper whisperf Gene Mario Mike Hugo Marco Lee Jacky Henrique Diogo
+    travis victor zac whisper whisperf announcer croak edward2 fast iven2 iven3 iven4
+    kaukovalta klatt5 klatt6 pedro robert steph3 AnxiousAndy Denis Gene2 RicishayMax RicishayMax2
+    Storm Gene Mario Mike Hugo Marco Lee Jacky Henrique Diogo
     """.split()
 )
 HELD_OUT_VARIANTS: tuple[str, ...] = ("f5", "m8", "ed", "Nguyen", "rob", "steph2", "Andy", "klatt3")
-FESTIVAL: tuple[str, ...] = ("voice_kal_diphone",)
-HELD_OUT_FESTIVAL: tuple[str, ...] = ("voice_ked_diphone",)
+HELD_OUT_FESTIVAL: frozenset[str] = frozenset(
+    {"voice_ked_diphone", "voice_czech_krb", "voice_hindi_NSK_diphone"}
+)
 FLITE: tuple[str, ...] = ("slt", "awb", "rms")
 FLITE_DIPHONE: tuple[str, ...] = ("kal16", "kal")
 _WANTED = ("udhr2.zip", "state_union.zip", "inaugural.zip")
@@ -102,34 +105,50 @@ def load(folder: Path) -> Texts:
 
 
 ENGINES: Mapping[str, float] = {
-    "flite": 0.30, "kal": 0.07, "festival": 0.18, "espeak-en": 0.17, "espeak": 0.28,
+    "flite": 0.26, "kal": 0.04, "festival-en": 0.12, "festival": 0.30, "espeak-en": 0.11,
+    "espeak": 0.17,
 }  # fmt: skip
 """Share of each kind of voice among clips with speech."""
 
 
 def sample_voice(
-    texts: Texts, rng: np.random.Generator, held_out: bool = False, kind: str | None = None
+    texts: Texts,
+    rng: np.random.Generator,
+    held_out: bool = False,
+    kind: str | None = None,
+    without: Collection[str] = (),
 ) -> tuple[Voice, Sequence[str]]:
     """A random voice and the sentences it can speak.
 
-    held_out: a voice that no training clip has; kind: one of ENGINES, else drawn by share.
+    held_out: a voice that no training clip has; kind: one of ENGINES, else drawn by share;
+    without: voices of Festival that are not installed (espeak-ng speaks in their place).
     """
     if kind is None:
         kind = str(rng.choice(list(ENGINES), p=np.array(list(ENGINES.values()))))
     if held_out and kind in ("flite", "kal"):
-        kind = "festival"
-    pace = float(np.exp(rng.normal(0, 0.13)))
+        kind = "festival-en"
+    pace = float(np.exp(rng.normal(0, 0.15)))
     english = texts.part("en", held_out)
     if kind == "flite":
         return Voice("flite", str(rng.choice(FLITE)), pace, 0), english
     if kind == "kal":
-        pitch = float(rng.uniform(75, 170))
+        pitch = float(rng.uniform(75, 190))
         return Voice("flite", str(rng.choice(FLITE_DIPHONE)), pace, pitch), english
-    if kind == "festival":
-        names = HELD_OUT_FESTIVAL if held_out else FESTIVAL
-        return Voice("festival", str(rng.choice(names)), pace), english
+    if kind.startswith("festival"):
+        names = [
+            name
+            for name, (language, _) in FESTIVAL.items()
+            if (language == "en") == (kind == "festival-en")
+            and (name in HELD_OUT_FESTIVAL) == held_out
+            and name not in without
+        ]
+        if names:
+            name = str(rng.choice(names))
+            language = FESTIVAL[name][0]
+            return Voice("festival", name, pace), texts.part(language, held_out)
+        kind = "espeak-en" if kind == "festival-en" else "espeak"
     variant = str(rng.choice(HELD_OUT_VARIANTS if held_out else VARIANTS))
-    pitch, spread = float(rng.uniform(25, 80)), float(rng.uniform(30, 90))
+    pitch, spread = float(rng.uniform(15, 90)), float(rng.uniform(20, 99))
     if kind == "espeak-en":
         name = f"{rng.choice(ENGLISH)}+{variant}"
         return Voice("espeak", name, pace, pitch, spread), english

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy.signal import butter, fftconvolve, lfilter, sosfilt
+
+from vivant.export.synth.speech import vocal
 
 RATE = 16000
 """Hz."""
 
 Make = Callable[[int, np.random.Generator], np.ndarray]
+Colour = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
 def level(samples: np.ndarray, dbfs: float) -> np.ndarray:
@@ -23,10 +26,10 @@ def level(samples: np.ndarray, dbfs: float) -> np.ndarray:
 
 
 def room(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A small room: early reflections and an exponentially decaying tail (T60 0.1-0.6 s)."""
-    decay = rng.uniform(0.015, 0.09)
-    t = np.arange(int(min(6 * decay, 0.45) * RATE)) / RATE
-    response = rng.standard_normal(len(t)) * np.exp(-t / decay) * rng.uniform(0.004, 0.05)
+    """A room: early reflections and an exponentially decaying tail (T60 0.1-1 s)."""
+    decay = rng.uniform(0.015, 0.09) if rng.random() < 0.8 else rng.uniform(0.07, 0.15)
+    t = np.arange(int(min(6 * decay, 0.6) * RATE)) / RATE
+    response = rng.standard_normal(len(t)) * np.exp(-t / decay) * 10 ** rng.uniform(-2.4, -1.15)
     for _ in range(rng.integers(2, 7)):
         at = int(rng.uniform(0.002, 0.03) * RATE)
         if at < len(t):
@@ -49,21 +52,91 @@ def microphone(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return x
 
 
-def record(speech: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Dry speech as some microphone somewhere hears it: -36..-14 dBFS, 0-40 dB above noise."""
+def codec(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A telephone line (300-3400 Hz, 8-bit mu-law), or a low-rate coder that drops weak bands."""
+    if rng.random() < 0.4:
+        band = butter(
+            3, [rng.uniform(150, 350), rng.uniform(3000, 3800)], "band", fs=RATE, output="sos"
+        )
+        x = np.clip(sosfilt(band, samples), -1, 1)
+        coded = np.round(127 * np.sign(x) * np.log1p(255 * np.abs(x)) / np.log(256)) / 127
+        return np.sign(coded) * (256 ** np.abs(coded) - 1) / 255
+    window = 512
+    hops = np.lib.stride_tricks.sliding_window_view(np.pad(samples, (window, window)), window)[
+        :: window // 2
+    ]
+    taper = np.sin(np.pi * (np.arange(window) + 0.5) / window)
+    spectrum = np.fft.rfft(hops * taper)
+    power = (np.abs(spectrum[:, :256]) ** 2).reshape(len(spectrum), 32, 8).mean(-1)
+    masked = power < power.max(1, keepdims=True) * 10 ** -rng.uniform(2.5, 5)
+    spectrum[:, :256] *= ~np.repeat(masked, 8, axis=1)
+    frames = np.fft.irfft(spectrum, window) * taper
+    out = np.zeros((len(frames) + 1) * window // 2)
+    halves = frames.reshape(len(frames), 2, window // 2)
+    out[: -window // 2] += halves[:, 0].ravel()
+    out[window // 2 :] += halves[:, 1].ravel()
+    return out[window : window + len(samples)]
+
+
+def jumps(count: int, rng: np.random.Generator) -> np.ndarray:
+    """(count,) gain that changes now and then by up to 15 dB, within 5-200 ms."""
+    changes = int(rng.integers(1, 4))
+    decibels = np.concatenate([[0], rng.uniform(-15, 10, changes)])
+    places = np.sort(rng.uniform(0, count, changes))
+    width = rng.uniform(0.005, 0.2) * RATE
+    t = np.arange(count)
+    ramps = [np.clip((t - place) / width, 0, 1) for place in places]
+    steps = np.diff(decibels)
+    return 10 ** (sum(step * ramp for step, ramp in zip(steps, ramps, strict=True)) / 20)
+
+
+def whispered(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The same speech without voice: noise under its smoothed spectrum, the first formant weak."""
+    window, hop = 512, 128
+    padded = np.pad(np.asarray(samples, np.float64), (window, window + hop))
+    frames = np.lib.stride_tricks.sliding_window_view(padded, window)[::hop]
+    taper = np.hanning(window + 1)[:-1]
+    logs = np.log(np.abs(np.fft.rfft(frames * taper)) + 1e-6)
+    cepstrum = np.fft.irfft(logs)
+    cepstrum[:, 30 : window - 29] = 0  # keeps the tract's shape, drops the pitch's harmonics
+    envelope = np.exp(np.fft.rfft(cepstrum).real)
+    f = np.fft.rfftfreq(window, 1 / RATE)
+    envelope *= np.clip(f / rng.uniform(600, 1500), 0.03, 1) ** rng.uniform(0.5, 1.2)
+    noise = np.fft.rfft(rng.standard_normal(frames.shape) * taper)
+    out = np.zeros(len(padded))
+    for k, frame in enumerate(np.fft.irfft(envelope * noise) * taper):
+        out[k * hop : k * hop + window] += frame
+    return out[window : window + len(samples)]
+
+
+def record(
+    speech: np.ndarray, rng: np.random.Generator, pieces: Sequence[np.ndarray] = ()
+) -> np.ndarray:
+    """Dry speech as some microphone somewhere hears it: -40..-12 dBFS, 0-40 dB above noise.
+
+    pieces: rendered music to play behind a quarter of recordings, 0-30 dB below the speech.
+    """
     x = np.asarray(speech, np.float64)
+    if rng.random() < 0.05:
+        x = whispered(x, rng)
     if rng.random() < 0.45:
         x = room(x, rng)
     if rng.random() < 0.7:
         x = microphone(x, rng)
-    loud = rng.uniform(-36, -14)
+    loud = rng.uniform(-40, -12)
     x = level(x, loud)
     if rng.random() < 0.75:
-        x = x + level(hiss(len(x), rng), loud - rng.uniform(25, 60))
-    if rng.random() < 0.35:
-        kinds: tuple[Make, ...] = (machine, clicks, music, hum, traffic)
+        x = x + level(hiss(len(x), rng), loud - rng.uniform(20, 60))
+    if rng.random() < 0.3:
+        kinds: tuple[Make, ...] = (machine, clicks, music, hum, traffic, tones)
         background = kinds[rng.integers(len(kinds))](len(x), rng)
-        x = x + level(background, loud - rng.uniform(6, 30))
+        x = x + level(background, loud - rng.uniform(4, 30))
+    if len(pieces) and rng.random() < 0.25:
+        x = x + level(cut(len(x), rng, pieces), loud - rng.uniform(0, 30))
+    if rng.random() < 0.12:
+        x = x * jumps(len(x), rng)
+    if rng.random() < 0.2:
+        x = codec(x, rng)
     return np.clip(x, -1, 1).astype(np.float32)
 
 
@@ -196,48 +269,24 @@ def music(count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def breaths(count: int, rng: np.random.Generator) -> np.ndarray:
-    """Breathing, sighing, blowing: noise shaped by a mouth, in and out."""
-    x = np.zeros(count)
-    at = rng.uniform(0, 1)
-    while at < count / RATE:
-        n = int(rng.uniform(0.3, 1.4) * RATE)
-        start = int(at * RATE)
-        end = min(count, start + n)
-        centre = rng.uniform(500, 3500)
-        band = butter(1, [0.6 * centre, min(1.7 * centre, 7500)], "band", fs=RATE, output="sos")
-        puff = sosfilt(band, rng.standard_normal(n)) * np.sin(np.pi * np.arange(n) / n) ** 1.5
-        x[start:end] += rng.uniform(0.4, 1) * puff[: end - start]
-        at += n / RATE + rng.exponential(0.8)
-    return x + 1e-3 * rng.standard_normal(count)
+    """Breathing, sighing and blowing."""
+    return vocal.sequence(count, rng, ("breath",))
 
 
 def laughter(count: int, rng: np.random.Generator) -> np.ndarray:
-    """Laughter- and cough-like: breathy voiced bursts, 3-6 a second, falling in pitch."""
-    x = np.zeros(count)
-    at = rng.uniform(0, 1.5)
-    while at < count / RATE:
-        bursts, rate = rng.integers(1, 9), rng.uniform(3, 6)
-        pitch = rng.uniform(130, 420)
-        poles = [rng.uniform(500, 900), rng.uniform(1100, 1900), rng.uniform(2300, 3200)]
-        for k in range(bursts):
-            n = int(rng.uniform(0.4, 0.7) / rate * RATE)
-            u = np.arange(n) / n
-            f0 = pitch * 0.95**k * (1 + 0.15 * np.sin(np.pi * u))
-            pulses = np.diff(np.floor(np.cumsum(f0) / RATE), prepend=0)
-            source = pulses * rng.uniform(0.3, 1) + 0.12 * rng.standard_normal(n)
-            for pole in poles:
-                radius = np.exp(-np.pi * rng.uniform(80, 200) / RATE)
-                source = lfilter(
-                    [1 - radius],
-                    [1, -2 * radius * np.cos(2 * np.pi * pole / RATE), radius**2],
-                    source,
-                )
-            start = int((at + k / rate) * RATE)
-            end = min(count, start + n)
-            if start < count:
-                x[start:end] += 0.9**k * (source * np.sin(np.pi * u))[: end - start]
-        at += bursts / rate + rng.uniform(0.4, 3)
-    return x + 1e-4 * np.abs(x).max() * rng.standard_normal(count)
+    """Laughs, sometimes with breaths and coughs between."""
+    between = ("laugh", "laugh", "laugh", "breath", "cough")
+    return vocal.sequence(count, rng, between if rng.random() < 0.5 else ("laugh",))
+
+
+def mouths(count: int, rng: np.random.Generator) -> np.ndarray:
+    """Coughs, sniffs, smacks and breaths."""
+    return vocal.sequence(count, rng, ("cough", "sniff", "smack", "breath"))
+
+
+def tunes(count: int, rng: np.random.Generator) -> np.ndarray:
+    """Humming or whistling."""
+    return vocal.sequence(count, rng, ("hum",) if rng.random() < 0.6 else ("whistle",))
 
 
 def silence(count: int, rng: np.random.Generator) -> np.ndarray:
@@ -246,29 +295,59 @@ def silence(count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 SOUNDS: dict[str, tuple[Make, float]] = {
-    "silence": (silence, 0.10),
-    "hiss": (hiss, 0.14),
-    "hum": (hum, 0.05),
-    "machine": (machine, 0.10),
-    "traffic": (traffic, 0.07),
-    "clicks": (clicks, 0.12),
-    "tones": (tones, 0.08),
-    "music": (music, 0.18),
-    "breaths": (breaths, 0.08),
-    "laughter": (laughter, 0.08),
+    "silence": (silence, 0.07),
+    "hiss": (hiss, 0.11),
+    "hum": (hum, 0.03),
+    "machine": (machine, 0.07),
+    "traffic": (traffic, 0.05),
+    "clicks": (clicks, 0.09),
+    "tones": (tones, 0.06),
+    "music": (music, 0.08),
+    "breaths": (breaths, 0.17),
+    "laughter": (laughter, 0.15),
+    "mouths": (mouths, 0.06),
+    "tunes": (tunes, 0.06),
 }
-"""Sounds that are not speech, and the share of each among clips without speech."""
+"""Sounds that are not speech, and the share of each among clips without speech or recording."""
+PIECES_SHARE = 0.42
+"""Share of rendered pieces of music among clips without speech, where there are pieces."""
 
 
-def unspoken(count: int, rng: np.random.Generator) -> np.ndarray:
-    """(count,) float32 of a random sound that is not speech, -75..-14 dBFS."""
+def cut(count: int, rng: np.random.Generator, pieces: Sequence[np.ndarray]) -> np.ndarray:
+    """(count,) of a random piece from a random moment on; a shorter piece is repeated."""
+    piece = pieces[int(rng.integers(len(pieces)))]
+    spare = len(piece) - count
+    start = int(rng.integers(0, spare + 1)) if spare >= 0 else 0
+    return np.resize(piece[start:], count).astype(np.float64)
+
+
+def unspoken(
+    count: int, rng: np.random.Generator, pieces: Sequence[np.ndarray] = ()
+) -> tuple[np.ndarray, str]:
+    """(count,) float32 of a random sound that is not speech, -75..-12 dBFS, and its name.
+
+    pieces: rendered music, drawn besides the sounds of SOUNDS.
+    """
     shares = np.array([share for _, share in SOUNDS.values()])
-    make = list(SOUNDS.values())[rng.choice(len(SOUNDS), p=shares / shares.sum())][0]
-    x = make(count, rng)
-    quiet = -75 if make is hiss else -50
-    x = level(x, rng.uniform(quiet, -14))
+    if len(pieces) and rng.random() < PIECES_SHARE:
+        name, x = "pieces", cut(count, rng, pieces)
+    else:
+        name = str(rng.choice(list(SOUNDS), p=shares / shares.sum()))
+        x = SOUNDS[name][0](count, rng)
+    if name != "silence" and rng.random() < 0.15:
+        other = str(rng.choice(list(SOUNDS), p=shares / shares.sum()))
+        x = level(x, -20) + level(SOUNDS[other][0](count, rng), rng.uniform(-40, -20))
+    quiet = -75 if name == "hiss" else -45
+    loud = rng.uniform(quiet, -12)
     if rng.random() < 0.3:
         x = room(x, rng)
+    if rng.random() < 0.4:
+        x = microphone(x, rng)
+    x = level(x, loud)
     if rng.random() < 0.7:
         x = x + level(hiss(count, rng), rng.uniform(-85, -50))
-    return np.clip(x, -1, 1).astype(np.float32)
+    if rng.random() < 0.12:
+        x = x * jumps(count, rng)
+    if rng.random() < 0.15:
+        x = codec(x, rng)
+    return np.clip(x, -1, 1).astype(np.float32), name

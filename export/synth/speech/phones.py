@@ -69,6 +69,26 @@ _CMU = {
     """.split()
 } | dict.fromkeys(("pau", "sil", "h#", "brth", "ssil", "sp"), (SILENCE,))
 
+_SHARED = {c: (c,) for c in "pbtdkfvszmnlrjwhieaou"} | {"g": ("ɡ",)}
+_FESTIVAL: dict[str, dict[str, tuple[str, ...]]] = {
+    language: _SHARED | {a: tuple(b) for a, b in (pair.split("=") for pair in rows.split())}
+    for language, rows in {
+        # SAMPA, with 1 for stress.
+        "it": "E=ɛ O=ɔ S=ʃ Z=ʒ J=ɲ L=ʎ ng=ŋ nf=m ts=ts tS=tʃ dz=dz dZ=dʒ",
+        "ca": "E=ɛ O=ɔ ax=ə S=ʃ Z=ʒ J=ɲ L=ʎ N=ŋ rr=r r=ɾ tS=tʃ dZ=dʒ",
+        # Worldbet.
+        "fi": "y=y @=æ 7=ø &=ə N=ŋ S=ʃ Z=ʒ T=θ D=ð L=l h=h",
+        "cs": "_=ʔ ch=x h=h c=ts c~=tʃ dz=dz dz~=dʒ d~=ɟ n~=ɲ n*=ŋ r~=rʒ r~*=rʃ s~=ʃ t~=c z~=ʒ e=ɛ",
+        # A letter doubled is a stressed vowel or a soft consonant.
+        "ru": "aa=a ae=ə ay=ə ee=ɛ ii=i oo=o uu=u yy=ɨ y=ɨ ur=u pp=p bb=b tt=t dd=d kk=k gg=ɡ c=ts "
+        "ch=tʃ ff=f vv=v ss=s zz=z sh=ʃ sch=ʃ zh=ʒ h=x hh=x mm=m nn=n ll=l rr=r",
+        # Written as the voice's phone set has them: th and dh are dental stops, tth and ddh
+        # their retroflex fellows, a the inherent vowel.
+        "hi": "a=ə @=ə aa=a ih=ɪ iy=i uh=ʊ uw=u eh=e ee=ɛ ay=ɛ oh=o oo=o aw=ɔ ch=tʃ T=t D=d N=n "
+        "th=t dh=d y=j L=l R=r sh=ʃ j=dʒ ksh=kʃ sri=ʃr x=x kh=k gh=ɡ td=t tth=t ddh=d bh=b zh=ʒ",
+    }.items()
+}  # fmt: skip
+
 
 def from_ipa(label: str) -> tuple[str, ...] | None:
     """Phones of an IPA label, ignoring stress, length, tone and diacritics."""
@@ -87,6 +107,24 @@ def from_cmu(label: str) -> tuple[str, ...] | None:
     return _CMU.get(label.lower().rstrip("012"))
 
 
+def from_festival(language: str) -> Convert:
+    """A map from the phone set of Festival's voices in a language; English has CMU's labels.
+
+    Raises: KeyError for a language whose phone set is unknown.
+    """
+    if language == "en":
+        return from_cmu
+    table = _FESTIVAL[language]
+
+    def convert(label: str) -> tuple[str, ...] | None:
+        if label in ("#", "##", "pau"):
+            return (SILENCE,)
+        names = table.get(label) or table.get(label.rstrip("1:"))
+        return names and tuple(x for name in names for x in (from_ipa(name) or ()))
+
+    return convert
+
+
 def expand(
     labelled: Iterable[Labelled], convert: Convert, unknown: dict[str, int] | None = None
 ) -> list[Phone]:
@@ -100,7 +138,9 @@ def expand(
         if end - start <= 1e-4:
             continue
         names: tuple[str, ...] | None
-        names = (SILENCE,) if label.strip("_:# ") == "" else convert(label)
+        names = convert(label)
+        if not names and label.strip("_:# ") == "":
+            names = (SILENCE,)
         if names is None:
             names = ("ə",)
             if unknown is not None:

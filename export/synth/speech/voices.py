@@ -7,6 +7,7 @@ A mix of the three is closer to real speech than any one of them (Frechet distan
 from __future__ import annotations
 
 import ctypes
+import re
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -20,10 +21,12 @@ import soundfile
 from vivant.errors import UsageError, VivantError
 from vivant.export.synth.speech.phones import (
     VOICELESS_STOPS,
+    Convert,
     Labelled,
     Phone,
     expand,
     from_cmu,
+    from_festival,
     from_ipa,
 )
 
@@ -79,7 +82,12 @@ def speak(voice: Voice, texts: Sequence[str]) -> list[Utterance]:
 def _process(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(
-            command, capture_output=True, text=True, timeout=TIME_LIMIT, check=False
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=TIME_LIMIT,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise SynthesisError(
@@ -89,9 +97,11 @@ def _process(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
         ) from error
 
 
-def _utterance(samples: np.ndarray, rate: int, labelled: list[Labelled], ipa: bool) -> Utterance:
+def _utterance(
+    samples: np.ndarray, rate: int, labelled: list[Labelled], convert: Convert
+) -> Utterance:
     unknown: dict[str, int] = {}
-    phones = expand(labelled, from_ipa if ipa else from_cmu, unknown)
+    phones = expand(labelled, convert, unknown)
     return Utterance(samples, rate, phones, sum(unknown.values()))
 
 
@@ -112,7 +122,7 @@ def flite(text: str, voice: Voice, program: str = "flite") -> Utterance:
         if not wav.exists():
             raise SynthesisError("flite wrote no audio", got=done.stderr.strip()[:200])
         samples, rate = soundfile.read(wav, dtype="float32")
-    return _utterance(samples, rate, flite_labels(done.stdout), ipa=False)
+    return _utterance(samples, rate, flite_labels(done.stdout), from_cmu)
 
 
 def flite_labels(printed: str) -> list[Labelled]:
@@ -129,6 +139,25 @@ def flite_labels(printed: str) -> list[Labelled]:
 
 # --- festival ------------------------------------------------------------------------------
 
+FESTIVAL: dict[str, tuple[str, str]] = {
+    "voice_kal_diphone": ("en", "festvox-kallpc16k"),
+    "voice_ked_diphone": ("en", "festvox-kdlpc16k"),
+    "voice_cmu_us_slt_arctic_hts": ("en", "festvox-us-slt-hts"),
+    "voice_lp_diphone": ("it", "festvox-italp16k"),
+    "voice_pc_diphone": ("it", "festvox-itapc16k"),
+    "voice_czech_dita": ("cs", "festvox-czech-dita"),
+    "voice_czech_krb": ("cs", "festvox-czech-krb"),
+    "voice_czech_machac": ("cs", "festvox-czech-machac"),
+    "voice_czech_ph": ("cs", "festvox-czech-ph"),
+    "voice_suo_fi_lj_diphone": ("fi", "festvox-suopuhe-lj"),
+    "voice_hy_fi_mv_diphone": ("fi", "festvox-suopuhe-mv"),
+    "voice_upc_ca_ona_hts": ("ca", "festvox-ca-ona-hts"),
+    "voice_msu_ru_nsh_clunits": ("ru", "festvox-ru"),
+    "voice_hindi_NSK_diphone": ("hi", "festvox-hi-nsk"),
+}
+"""Festival's voices: the language of each and the Debian package that carries it."""
+_ENCODING = {"cs": "iso-8859-2", "ru": "utf-8", "hi": "utf-8"}  # of text; else latin-1
+
 
 def festival(texts: Sequence[str], voice: Voice, program: str = "festival") -> list[Utterance]:
     """All texts by one ``program`` process (festival), which takes long to start.
@@ -136,9 +165,11 @@ def festival(texts: Sequence[str], voice: Voice, program: str = "festival") -> l
     Raises: SynthesisError when the program is missing.
     """
     out: list[Utterance] = []
+    language = FESTIVAL[voice.name][0]
     with tempfile.TemporaryDirectory() as folder:
         batch = Path(folder, "batch.scm")
-        batch.write_text(_scheme(texts, voice, folder), encoding="latin-1", errors="ignore")
+        encoding = _ENCODING.get(language, "latin-1")
+        batch.write_text(_scheme(texts, voice, folder), encoding=encoding, errors="ignore")
         _process([program, "-b", str(batch)])
         for i in range(len(texts)):
             wav, times = Path(folder, f"{i}.wav"), Path(folder, f"{i}.txt")
@@ -146,8 +177,18 @@ def festival(texts: Sequence[str], voice: Voice, program: str = "festival") -> l
                 continue
             samples, rate = soundfile.read(wav, dtype="float32")
             labels = flite_labels(times.read_text(encoding="latin-1"))
-            out.append(_utterance(samples, rate, labels, ipa=False))
+            out.append(_utterance(samples, rate, labels, from_festival(language)))
     return out
+
+
+def missing_voices(program: str = "festival") -> list[str]:
+    """Those of FESTIVAL that festival does not have installed.
+
+    Raises: SynthesisError when festival itself is missing.
+    """
+    printed = _process([program, "-b", "(print (voice.list))"]).stdout
+    installed = {f"voice_{name}" for name in re.findall(r"[\w.-]+", printed)}
+    return [name for name in FESTIVAL if name not in installed]
 
 
 def _scheme(texts: Sequence[str], voice: Voice, folder: str) -> str:
@@ -247,7 +288,7 @@ class Espeak:
         self._lib.espeak_Synchronize()
         wave = np.concatenate(self._blocks) if self._blocks else np.zeros(0, np.int16)
         labels = espeak_labels(self._events, len(wave), self.rate)
-        return _utterance(wave.astype(np.float32) / 32768, self.rate, labels, ipa=True)
+        return _utterance(wave.astype(np.float32) / 32768, self.rate, labels, from_ipa)
 
 
 @cache
