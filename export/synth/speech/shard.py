@@ -4,8 +4,12 @@
 ``speech_00000.npz`` and so on, each with many clips one after another: ``mel`` (N, 64) float16
 log-mel at 100 Hz, ``motion`` (N/2, 63) float16 latents at 50 Hz, ``viseme`` (N,) uint8 classes,
 ``closure`` (N/2,) float16, ``starts`` (C+1,) clip bounds in mel frames, ``conditions`` (C, 16)
-float32, ``voices`` (C,) names (``none:`` and the sound where nobody speaks). Existing files are kept, so an interrupted run continues. A shard
-depends on its number and the seed alone.
+float32, ``voices`` (C,) names (``none:`` and the sound where nobody speaks). Existing files are
+kept, so an interrupted run continues. A shard depends on its number, its length and the seed
+alone, given the same programs.
+
+It needs espeak-ng, flite, Festival with the voices of ``voices.FESTIVAL``, FluidSynth and a
+General MIDI sound font; ``--partial`` goes on without those voices and that music.
 """
 
 from __future__ import annotations
