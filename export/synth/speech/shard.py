@@ -8,8 +8,9 @@ float32, ``voices`` (C,) names (``none:`` and the sound where nobody speaks). Ex
 kept, so an interrupted run continues. A shard depends on its number, its length and the seed
 alone, given the same programs.
 
-It needs espeak-ng, flite, Festival with the voices of ``voices.FESTIVAL``, FluidSynth and a
-General MIDI sound font; ``--partial`` goes on without those voices and that music.
+It needs espeak-ng, flite, Festival, FluidSynth and a General MIDI sound font (Debian: ``apt install
+espeak-ng flite festival fluidsynth fluid-soundfont-gm``) and Festival's voices, whose packages it
+names where they are missing; ``--partial`` goes on without those voices or that music.
 """
 
 from __future__ import annotations
