@@ -21,11 +21,12 @@ from vivant.export.synth.people import (
     pack,
     raster,
     shard,
+    worn,
 )
 from vivant.export.synth.people.light import Light, unit
 from vivant.export.synth.people.person import Person
 from vivant.export.synth.people.render import Frame, Scene, render
-from vivant.export.synth.people.sample import hsv
+from vivant.export.synth.people.sample import Glasses, hsv
 
 SIZE = 192
 
@@ -378,6 +379,35 @@ def test_subdivision_keeps_flat_surfaces_and_their_texture() -> None:
     assert len(finer) == 8
     assert np.allclose(grown[finer][..., :2], finer_uv, atol=1e-6)
     assert np.linalg.norm(fit.face_normals(grown, finer), axis=1).sum() == pytest.approx(2.0)
+
+
+def test_scarves_cover_the_head_and_leave_the_face_free() -> None:
+    """A headscarf lies outside the skin everywhere, and nowhere within 35 degrees of the face."""
+    rng = np.random.default_rng(0)
+    head = rng.normal(0, 1, (pack.SKIN.stop, 3)).astype(np.float32)
+    head = fit.unit_rows(head) * 8 + np.array([0.0, 3.0, 0.0], np.float32)
+    (points, faces), uv = worn.scarf(head, seed=1)
+    away = points - np.array([0.0, 3.0, 0.0])
+    far = np.linalg.norm(away, axis=1)
+    assert 7.9 < far.min() < far.max() < 10.5
+    assert np.degrees(np.arccos(away[:, 2] / far)).min() > 35
+    assert uv.min() >= 0
+    assert uv.max() <= 1
+    outward = (fit.face_normals(points, faces) * away[faces].mean(1)).sum(1)
+    assert (outward > 0).mean() > 0.95, "cloth is seen from outside"
+
+
+def test_dark_lenses_fill_their_rims() -> None:
+    """Each lens has its rim's outline and reaches over the pupil behind it."""
+    look = Glasses(2.5, 2.0, 3.0, 0.1, np.zeros(3, np.float32), dark=True)
+    rng = np.random.default_rng(0)
+    head = rng.uniform((-8, -10, -8), (8, 12, 9), (pack.SKIN.stop, 3)).astype(np.float32)
+    pupils = np.array([[3.2, 4.0, 7.0], [-3.2, 4.0, 7.0]], np.float32)
+    points, faces = worn.lenses(look, fit.glasses(look, head, pupils))
+    area = np.linalg.norm(fit.face_normals(points, faces), axis=1).sum() / 2
+    assert 2 * np.pi * 2.5 * 2.0 < area < 2 * 4 * 2.5 * 2.0 * 1.1
+    for pupil in pupils:
+        assert np.abs(points[:, :2] - pupil[:2]).sum(1).min() < 1.0
 
 
 def test_tubes_have_their_radius() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from vivant import latent
 from vivant.export.synth.people import fit, headwear, keypoints, textures
 from vivant.export.synth.people import pack as asset
+from vivant.export.synth.people import worn as things
 from vivant.export.synth.people.pack import Array, Pack
 from vivant.export.synth.people.sample import Traits
 
@@ -275,11 +276,20 @@ def build(
     if traits.glasses is not None:
         frame = fit.glasses(traits.glasses, head, pupils)
         worn.append(mesh.part(*frame, None, asset.FRAME))
+        if traits.glasses.dark:
+            worn.append(mesh.part(*things.lenses(traits.glasses, frame), None, asset.OCCLUDER))
+    if traits.earrings > 0 and traits.scarf is None:
+        hoops = things.earrings(traits.earrings, head)
+        worn.append(mesh.part(*hoops, None, asset.FRAME))
     cap_texture = np.zeros((2, 2, 3), np.float32)
     if traits.cap is not None:
         cap, cap_uv = headwear.cap(pack, head)
         worn.append(mesh.part(*cap, cap_uv, asset.CAP))
         cap_texture = headwear.knitted(traits.seed, traits.cap)
+    if traits.scarf is not None:
+        cloth_mesh, plane = things.scarf(head, traits.seed)
+        mesh.part(*cloth_mesh, plane, asset.CAP)
+        cap_texture = things.woven(traits.seed, traits.scarf)
     held = None
     if traits.microphone is not None:
         held = mesh.part(*fit.microphone(traits.microphone), None, asset.OCCLUDER)

@@ -72,6 +72,8 @@ class Glasses:
     """Exponent of the superellipse: 2 round, 4 nearly rectangular."""
     tube: float
     colour: Array
+    dark: bool = False
+    """Sunglasses, whose lenses hide the eyes."""
 
 
 @dataclass
@@ -135,6 +137,14 @@ class Traits:
     glasses: Glasses | None
     cap: Array | None
     """Colour of a knitted cap; none for most persons."""
+    scarf: Array | None
+    """Colour of a headscarf; none for most persons."""
+    earrings: float
+    """Radius of the hoops, cm; 0 for none."""
+    metal: Array
+    """Colour of the earrings."""
+    wrinkles: float
+    """Depth of the lines in the skin, 0..1."""
     microphone: NDArray[np.float32] | None
     """Position, cm, of a microphone held before the chest or chin; none for most persons."""
 
@@ -186,7 +196,7 @@ def _axes(rng: np.random.Generator, pack: Pack, female: bool, tone: str, old: fl
     return np.array([value.get(name, 0.0) for name in pack.axis_names], np.float32)
 
 
-def _glasses(rng: np.random.Generator) -> Glasses:
+def _glasses(rng: np.random.Generator, shaded: bool) -> Glasses:
     dark = rng.random() < 0.7
     return Glasses(
         half_width=rng.uniform(2.35, 2.85),
@@ -196,6 +206,7 @@ def _glasses(rng: np.random.Generator) -> Glasses:
         colour=_colour(rng, *[(0.004, 0.04)] * 3)
         if dark
         else hsv(rng.uniform(0, 360), rng.uniform(0, 0.7), rng.uniform(0.1, 0.6)) ** 2.2,
+        dark=shaded,
     )
 
 
@@ -229,6 +240,10 @@ def sample_person(rng: np.random.Generator, pack: Pack) -> Traits:
     if rng.random() < 0.05:
         style, cap = "none", hsv(rng.uniform(0, 360), rng.uniform(0, 0.7), rng.uniform(0.1, 0.8))
         cap = cap**2.2
+    later = rng.spawn(1)[0]  # its own stream: what came first draws the same persons as before
+    scarf = None
+    if female and cap is None and later.random() < 0.09:
+        style, scarf = "none", hsv(*later.uniform((0, 0, 0.05), (360, 0.7, 0.9))) ** 2.2
     scalp = SHELL_SCALP if style in SHELL_STYLES else style
     bearded = not female and rng.random() < 0.55
     iris_shares = (
@@ -287,7 +302,13 @@ def sample_person(rng: np.random.Generator, pack: Pack) -> Traits:
         squint=rng.uniform(0, 0.18),
         skew=rng.normal(0, 0.07, 55).astype(np.float32),
         rest=_rest(rng),
-        glasses=_glasses(rng) if rng.random() < 0.16 else None,
+        glasses=_glasses(rng, later.random() < 0.15) if rng.random() < 0.16 else None,
         cap=cap,
+        scarf=scarf,
+        earrings=later.uniform(0.2, 2.2) if later.random() < (0.4 if female else 0.05) else 0.0,
+        metal=(np.array([0.55, 0.40, 0.14]) if later.random() < 0.5 else np.full(3, 0.5)).astype(
+            np.float32
+        ),
+        wrinkles=float(np.clip(later.normal(0.1, 0.2) + 0.8 * old, 0, 1)),
         microphone=_colour(rng, (-6, 6), (-17, -9), (12, 17)) if rng.random() < 0.03 else None,
     )

@@ -213,8 +213,9 @@ def _materials(points: Points, person: Person, posed: Posed) -> _Surface:
         s.albedo[at] = sample_texture(person.cap_texture, points.uv[at])
         s.rough[at], s.gloss[at] = 0.9, 0.2
     at = (points.material == asset.FRAME).nonzero().squeeze(1)
-    if len(at) and traits.glasses is not None:
-        s.albedo[at] = torch.tensor(traits.glasses.colour, device=device)
+    if len(at):
+        colour = traits.metal if traits.glasses is None else traits.glasses.colour
+        s.albedo[at] = torch.tensor(colour, device=device)
         s.rough[at], s.f0[at] = 0.25, 0.05
     at = (points.material == asset.OCCLUDER).nonzero().squeeze(1)
     if len(at):

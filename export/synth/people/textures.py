@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from vivant.export.synth.people.pack import Array, Pack
 from vivant.export.synth.people.sample import Traits
+from vivant.export.synth.people.wrinkles import wrinkles
 
 MELANIN = np.array([0.42, 0.85, 1.45], np.float32)
 HAEMOGLOBIN = np.array([0.10, 0.55, 0.42], np.float32)
@@ -184,9 +185,14 @@ def skin_textures(
         albedos.append(np.clip(albedo, 0.002, 0.95).astype(np.float32))
         labels.append(label)
     face = albedos[0]
+    lines = wrinkles(pack, traits.wrinkles, size, traits.seed) if traits.wrinkles > 0.02 else None
+    if lines is not None:
+        face *= np.exp(-lines[..., None] * np.array([0.65, 0.82, 0.88], np.float32))
     log = np.log(cv2.cvtColor(face, cv2.COLOR_RGB2GRAY) + 0.01)
     relief = np.clip(cv2.GaussianBlur(log, (0, 0), 0.7) - blur(log, 5 * size / 1024), -0.25, 0.25)
     relief += 0.03 * cv2.GaussianBlur(rng.normal(0, 1, log.shape).astype(np.float32), (0, 0), 0.8)
+    if lines is not None:
+        relief -= 1.2 * lines
     bump = np.stack([cv2.Sobel(relief, cv2.CV_32F, 1, 0), cv2.Sobel(relief, cv2.CV_32F, 0, 1)], -1)
     bump *= size / 1024
     extra = np.stack([mask(pack, "mask/lips", size), mask(pack, "mask/oil", size)], -1)
