@@ -84,9 +84,11 @@ class Augment:
     """Probability, each, of noise, blur and JPEG on the encoder's input, halved."""
     occluder: float = 0.2
     """Probability of a blob over the encoder's input."""
+    style: float = 0.1
+    """Probability of a painted or drawn look."""
 
 
-NONE = Augment(0, 0, (1, 1), 0, 0, 0, 0)
+NONE = Augment(0, 0, (1, 1), 0, 0, 0, 0, 0)
 """No augmentation at all."""
 
 
@@ -101,6 +103,23 @@ def _colour(rng: np.random.Generator) -> tuple[Array, Array]:
     contrast = np.exp(rng.normal(0, 0.15))
     curve = (np.clip(level * gain, 0, 1) ** gamma - 0.5) * contrast + 0.5
     return np.pad(matrix, ((0, 0), (0, 1))), np.clip(curve * 255, 0, 255).astype(np.uint8)[:, None]
+
+
+def _painted(image: Array, kind: int, strength: float) -> Array:
+    """A u8 image as a painting (0), a print of few tones (1) or an inked drawing (2)."""
+    smooth = cv2.bilateralFilter(image, 7, 20 + 40 * strength, 3)
+    if kind == 0:
+        smooth = cv2.medianBlur(smooth, 5)
+        return cv2.addWeighted(smooth, 1.6, cv2.GaussianBlur(smooth, (0, 0), 2.0), -0.6, 0)
+    if kind == 1:
+        step = 12 + 24 * strength
+        level = np.arange(256, dtype=np.float32)
+        stairs = (np.round(level / step) * step * 0.8 + level * 0.2).clip(0, 255).astype(np.uint8)
+        return cv2.LUT(smooth, stairs)
+    grey = cv2.cvtColor(smooth, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    edge = cv2.GaussianBlur(grey, (0, 0), 1.0) - cv2.GaussianBlur(grey, (0, 0), 2.0)
+    ink = np.clip(1 + edge * (0.05 + 0.1 * strength), 0.15, 1)[..., None]
+    return (smooth * ink).astype(np.uint8)
 
 
 def _damage(image: Array, rng: np.random.Generator, augment: Augment) -> Array:
@@ -192,6 +211,7 @@ class Look:
     geometry: Geometry
     matrix: Array | None
     curve: Array | None
+    style: tuple[int, float] | None
 
     @classmethod
     def sample(cls, rng: np.random.Generator, augment: Augment) -> Look:
@@ -203,11 +223,16 @@ class Look:
             geometry.shift = (float(across), float(down))
         geometry.mirror = bool(rng.random() < augment.mirror)
         matrix, curve = _colour(rng) if rng.random() < augment.colour else (None, None)
-        return cls(geometry, matrix, curve)
+        style = None
+        if rng.random() < augment.style:
+            style = (int(rng.integers(3)), float(rng.random()))
+        return cls(geometry, matrix, curve, style)
 
     def picture(self, image: Array) -> Array:
         """Apply to a u8 image, which becomes 256 x 256."""
         image = self.geometry.picture(_side256(image))
+        if self.style is not None:
+            image = _painted(image, *self.style)
         if self.matrix is None or self.curve is None:
             return image
         return cv2.LUT(cv2.transform(image, self.matrix), self.curve)
