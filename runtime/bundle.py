@@ -9,21 +9,18 @@ SHA-256.
 from __future__ import annotations
 
 import hashlib
-import io
 import itertools
 import os
 import stat
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from math import prod
 from pathlib import Path
 
-import numpy as np
-
-from . import latent
+from . import latent, mlpackage
 from .errors import BundleError
+from .golden import read_golden
 from .mel import MelSpec
 from .strict import Reader, parse
 from .tensor import DTYPES, Array, TensorSpec
@@ -40,10 +37,14 @@ MAX_GOLDEN = 1 << 27
 MAX_ELEMENTS = 1 << 24
 """Elements of the largest tensor."""
 
-FORMATS = ("onnx", "openvino")
-"""File formats of graphs; ONNX is read by every backend there is, OpenVINO IR by its own."""
-PRECISIONS = ("fp32", "w16", "fp16", "bf16", "int8", "w8")
-"""Of the arithmetic; ``w16`` and ``w8`` store the weights in 16 or 8 bits and compute in fp32."""
+FORMATS = ("onnx", "openvino", "coreml")
+"""File formats of graphs: ONNX, OpenVINO IR, and Core ML's .mlpackage."""
+PRECISIONS = ("fp32", "w16", "fp16", "bf16", "int8", "w8", "p6", "p4")
+"""Of the arithmetic; ``w16`` and ``w8`` store the weights in 16 or 8 bits and compute in fp32.
+
+In Core ML, whose arithmetic then is fp16, ``w8`` stores them in 8 bits, ``p6`` and ``p4`` as
+indices of 6 or 4 bits into a palette.
+"""
 
 Shape = tuple[int | str, ...]
 
@@ -118,12 +119,14 @@ class Artifact:
     tolerance: float | None
     """Overrides the golden's tolerance for this artifact (a quantised one)."""
     weights: FileRef | None = None
-    """The second file of OpenVINO IR."""
+    """The second file of OpenVINO IR, and of a Core ML program with large constants."""
+    package: FileRef | None = None
+    """What Core ML's .mlpackage says of itself; Vivant hashes it and does not read it."""
 
     @property
     def files(self) -> tuple[FileRef, ...]:
-        """The artifact's one or two files."""
-        return (self.file, self.weights) if self.weights else (self.file,)
+        """The artifact's one to three files."""
+        return tuple(ref for ref in (self.file, self.weights, self.package) if ref)
 
 
 @dataclass(frozen=True)
@@ -192,6 +195,9 @@ class Sampler:
     """Times from 1 (noise) down to 0 (motion); one network evaluation between neighbours."""
     noise_correlation: float
     """AR(1) coefficient of the noise from tick to tick."""
+    guidance: str = "two-pass"
+    """How emotions are guided: ``two-pass`` (with and without them), or ``condition``: the network
+    is told the scale."""
 
 
 @dataclass(frozen=True)
@@ -327,6 +333,11 @@ def _sampler(reader: Reader) -> Sampler:
         kind=reader.text("kind", one_of=("flow",)),
         schedule=reader.numbers("schedule", (2, 1001), 0, 1),
         noise_correlation=reader.number("noise_correlation", 0, 0.9999),
+        guidance=(
+            reader.text("guidance", one_of=("two-pass", "condition"))
+            if reader.has("guidance")
+            else "two-pass"
+        ),
     )
     reader.done()
     times = result.schedule
@@ -350,7 +361,7 @@ def _portrait(reader: Reader) -> PortraitFormat:
 # Portable on every file system: no drive, no stream, no separator but "/", no part that starts
 # or ends in a dot.
 _PART = r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,98}[A-Za-z0-9_])?"
-_PATH = rf"{_PART}(/{_PART}){{0,3}}"
+_PATH = rf"{_PART}(/{_PART}){{0,4}}"
 
 
 def _file(reader: Reader, most: int) -> FileRef:
@@ -383,7 +394,9 @@ def _stage(name: str, reader: Reader) -> Stage:
 
 def _artifact(reader: Reader) -> Artifact:
     measured, kind = reader.reader("fidelity"), reader.text("format", one_of=FORMATS)
-    weights = reader.reader("weights") if kind == "openvino" else None
+    weighed = kind == "openvino" or (kind == "coreml" and reader.has("weights"))
+    weights = reader.reader("weights") if weighed else None
+    package = reader.reader("package") if kind == "coreml" else None
     result = Artifact(
         file=_file(reader, MAX_ARTIFACT),
         format=kind,
@@ -391,11 +404,25 @@ def _artifact(reader: Reader) -> Artifact:
         fidelity={key[:64]: measured.number(key, -1e9, 1e9) for key in measured.left()},
         tolerance=reader.number("tolerance", 1e-9, 1) if reader.has("tolerance") else None,
         weights=_file(weights, MAX_ARTIFACT) if weights else None,
+        package=_file(package, MAX_MANIFEST) if package else None,
     )
-    if weights:
-        weights.done()
-    reader.done()
+    for part in (weights, package, reader):
+        if part:
+            part.done()
+    if kind == "coreml":
+        _check_package(reader.where, result)
     return result
+
+
+def _check_package(where: str, artifact: Artifact) -> None:
+    """Refuse files that are not the parts of one .mlpackage folder."""
+    folder = artifact.file.file.partition("/")[0]
+    layout = (mlpackage.MODEL, mlpackage.WEIGHTS, mlpackage.MANIFEST)
+    for ref, path in zip((artifact.file, artifact.weights, artifact.package), layout, strict=True):
+        if ref and (ref.file != f"{folder}/{path}" or not folder.endswith(mlpackage.SUFFIX)):
+            raise BundleError(
+                f"{where} is no package", expected=f"NAME{mlpackage.SUFFIX}/{path}", got=ref.file
+            )
 
 
 def _tensors(reader: Reader, key: str, expected: Mapping[str, Shape]) -> tuple[TensorSpec, ...]:
@@ -512,52 +539,11 @@ class Bundle:
 
     def golden(self, stage: Stage) -> tuple[dict[str, Array], dict[str, Array]]:
         """Recorded inputs and outputs of ``stage``, by name; raises BundleError."""
-        data = self.read(stage.golden.file)
         where = str(self.path / stage.golden.file.file)
-        wanted = {f"in.{spec.name}.npy": spec for spec in stage.inputs}
-        wanted |= {f"out.{spec.name}.npy": spec for spec in stage.outputs}
-        arrays: dict[str, Array] = {}
-        try:
-            with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                names = sorted(archive.namelist())
-                if names != sorted(wanted):
-                    raise BundleError(
-                        f"{where}: wrong arrays",
-                        expected=", ".join(sorted(wanted)),
-                        got=ascii(names)[:200],
-                    )
-                for name, spec in wanted.items():
-                    kind = archive.getinfo(name).compress_type
-                    if kind not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                        raise BundleError(f"{where}: {name} is packed in an unknown way")
-                    with archive.open(name) as member:
-                        # A header is at most 64 KiB; nothing beyond the declared size is inflated.
-                        content = member.read(spec.nbytes + (1 << 16))
-                    arrays[name] = _array(content, spec, f"{where}: {name}")
-        except BundleError:
-            raise
-        except Exception as error:  # zipfile, zlib and NumPy's header parser raise many types
-            raise BundleError(f"{where} cannot be read", got=str(error)[:200], fix=_AGAIN) from None
-        inputs = {spec.name: arrays[f"in.{spec.name}.npy"] for spec in stage.inputs}
-        outputs = {spec.name: arrays[f"out.{spec.name}.npy"] for spec in stage.outputs}
-        return inputs, outputs
+        return read_golden(self.read(stage.golden.file), stage.inputs, stage.outputs, where)
 
 
 _AGAIN = "Fetch the bundle again."
-
-
-def _array(content: bytes, spec: TensorSpec, where: str) -> Array:
-    stream = io.BytesIO(content)
-    version = np.lib.format.read_magic(stream)
-    if version != (1, 0):
-        raise BundleError(f"{where}: unknown array version", expected="1.0", got=str(version))
-    shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-    if shape != spec.shape or dtype != np.dtype(spec.dtype) or fortran:
-        raise BundleError(f"{where}: wrong array", expected=str(spec), got=f"{dtype} {shape}")
-    body = content[stream.tell() :]
-    if len(body) != spec.nbytes:
-        raise BundleError(where, expected=f"{spec.nbytes} bytes", got=f"{len(body)} bytes")
-    return np.frombuffer(body, dtype).reshape(shape)
 
 
 def _read_inside(folder: Path, name: str, most: int) -> bytes:

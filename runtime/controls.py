@@ -29,8 +29,8 @@ CONDITIONS: tuple[str, ...] = (
 )
 """The names a bundle may list in ``conditions``; the motion network was trained on these.
 
-``guidance`` is for networks that have guidance distilled into them; until then it is 0 and the
-motion stream guides with a second pass.
+``guidance`` is for networks that have guidance distilled into them (``sampler.guidance`` of the
+manifest is ``condition``); for others it is 0 and the motion stream guides with a second pass.
 """
 
 
@@ -79,10 +79,11 @@ class Controls:
         _within("liveliness", self.liveliness, 0.25, 4)
         _within("articulation", self.articulation, 0.5, 2)
 
-    def vector(self, names: Sequence[str]) -> NDArray[np.float32]:
+    def vector(self, names: Sequence[str], *, guided: bool = False) -> NDArray[np.float32]:
         """The conditions a bundle asks for, in its order: float32 (1, len(names)).
 
-        Raises BundleError when the bundle asks for a condition this version does not know.
+        ``guided`` tells the network how strongly to guide the emotion, if there is one. Raises
+        BundleError when the bundle asks for a condition this version does not know.
         """
         values = dict.fromkeys(CONDITIONS, 0.0)
         if self.gaze is not None:
@@ -93,6 +94,7 @@ class Controls:
         if self.emotion is not None:
             values.update(self.emotion)
             values["emotion_given"] = 1.0
+            values["guidance"] = self.guidance - 1 if guided else 0.0
         values["liveliness"] = math.log2(self.liveliness)
         values["articulation"] = math.log2(self.articulation)
         unknown = [name for name in names if name not in values]

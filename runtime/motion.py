@@ -132,14 +132,17 @@ class MotionStream:
     def _unmoved(self) -> Array | None:
         """The conditions without the emotion, where guidance needs them for a second pass."""
         controls = self.controls
-        if controls.emotion is None or controls.guidance == 1:
+        told = self._manifest.sampler.guidance == "condition"
+        if told or controls.emotion is None or controls.guidance == 1:
             return None
         return replace(controls, emotion=None).vector(self._manifest.conditions)
 
     def _sample(self, audio: Array) -> Array:
         """One tick's latents, (SUBFRAMES, latent), in the latent's own units."""
         state, sampler = self.state, self._manifest.sampler
-        conditions = self.controls.vector(self._manifest.conditions)
+        conditions = self.controls.vector(
+            self._manifest.conditions, guided=sampler.guidance == "condition"
+        )
         fresh = tick_noise(self._seed, state.tick, state.previous.shape)
         state.noise = correlate(state.noise, fresh, sampler.noise_correlation)
         window = state.cache.shape[2]
@@ -164,7 +167,9 @@ class MotionStream:
             return guide(free, out["velocity"], self.controls.guidance)
 
         clean = integrate(velocity, state.noise, sampler.schedule)
-        if unmoved is not None:  # guided beyond 1, a weight would leave what the past may hold
+        if (
+            self.controls.emotion is not None and self.controls.guidance > 1
+        ):  # guided beyond 1, a weight would leave what the past may hold
             clean = np.minimum(clean, np.tile(self._most, SUBFRAMES))
         state.cache, state.previous = cache, clean
         frames = clean.reshape(SUBFRAMES, -1) * self._std + self._mean

@@ -169,6 +169,7 @@ SHAPE = "stages.denoise.inputs.0.shape"
         (put("sampler.schedule", [1.0, 0.5]), "falling from 1 to 0"),
         (put("sampler.schedule", [1.0, 1.0, 0.0]), "falling from 1 to 0"),
         (put("sampler.kind", "ddpm"), "expected flow"),
+        (put("sampler.guidance", "three-pass"), "guidance.*two-pass"),
         (put("conditions.1", "gaze_yaw"), "differ"),
         (put("portrait.eyes", [0.5]), "expected 2 entries"),
         (put("keypoints", ["one"]), "does not fit"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +95,27 @@ def test_guidance_scales_what_the_emotion_does(make) -> None:
         kept[:, : INDEX["gazeYaw"]] &= (motion < 1)[:, : INDEX["gazeYaw"]]
     assert kept.sum() > 40
     np.testing.assert_allclose((twice - none)[kept], 2 * (once - none)[kept], atol=1e-4)
+
+
+def test_a_network_that_knows_guidance_is_told_it_in_one_pass(bundle_path: Path) -> None:
+    """With ``sampler.guidance`` = condition, the scale is a condition and nothing runs twice."""
+    bundle, plan = Bundle.open(bundle_path), Plan(backend="onnxruntime", cache=None)
+    graphs = plan.load_all(bundle, ("listen", "denoise"))
+    sampler = replace(bundle.manifest.sampler, guidance="condition")
+    manifest = replace(bundle.manifest, sampler=sampler)
+    told: list[float] = []
+
+    def denoise(feeds: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        told.append(float(feeds["conditions"][0, manifest.conditions.index("guidance")]))
+        return graphs["denoise"](feeds)
+
+    for emotion, scale in (({"happy": 0.3}, 2.5), (None, 0.0)):
+        told.clear()
+        controls = Controls(emotion=emotion, guidance=2.5 if emotion else 3.0)
+        stream = MotionStream(graphs["listen"], denoise, manifest, controls=controls)
+        frames = stream.push(SPEECH[:6400])
+        assert len(told) == len(frames) // 2 * (len(sampler.schedule) - 1)
+        assert set(told) == {scale - 1 if emotion else 0.0}
 
 
 def test_guidance_leaves_gaze_and_distance_alone(make) -> None:

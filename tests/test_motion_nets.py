@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -137,10 +138,7 @@ def test_one_step_from_noise_lands_on_the_estimate() -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("steps", [1, 2, 3, 16])
-@pytest.mark.parametrize("instant", [False, True])
-def test_what_is_expected_is_drawn_exactly_in_any_number_of_steps(
-    steps: int, instant: bool
-) -> None:
+def test_what_is_expected_is_drawn_exactly_in_any_number_of_steps(steps: int) -> None:
     """Where the network adds nothing, a tick is mean plus deviation times noise, at any steps."""
     net = small_denoise()
     net.out.weight.zero_()
@@ -152,9 +150,9 @@ def test_what_is_expected_is_drawn_exactly_in_any_number_of_steps(
     mu, sigma = net.expected(context)
     assert float((sigma - 1).abs().max()) > 0.1
     times, x = np.linspace(1, 0, steps + 1).tolist(), noise
-    for t, r in zip(times[:-1], times[1:], strict=True):
+    for t, r in pairwise(times):
         pair = torch.tensor([[t, r]])
-        u = net.velocity(x, previous, pair, audio, zeros, context, instant=instant)
+        u = net.velocity(x, previous, pair, audio, zeros, context)
         x = x - (t - r) * u
     inn = net.innovation
     drawn = mu + sigma * (noise @ inn.basis)[:, :20]
@@ -454,18 +452,55 @@ def test_a_distilled_checkpoint_keeps_what_it_does_not_learn(tmp_path: Path) -> 
     mel, state = torch.randn(1, 4, 64), torch.zeros(1, before[2]["sizes"]["state"])
     assert torch.equal(before[0](mel, state)[0], after[0](mel, state)[0])
     assert not torch.equal(before[1].out.weight, after[1].out.weight)
+    assert before[2]["sampler"].pop("guidance") == "two-pass"
+    assert after[2]["sampler"].pop("guidance") == "condition"
     assert before[2] == after[2]
 
 
+@torch.no_grad()
 def test_the_teachers_path_ends_where_its_estimate_points() -> None:
     """With an estimate that never changes, every knot lies on the straight line to it."""
     net = small_denoise()
     end = torch.randn(1, 3, 20)
     net.endpoint = lambda z, *rest: end.expand_as(z)  # type: ignore[method-assign]
-    noise, context = torch.randn(1, 3, 20), torch.zeros(1, 3, 16)
-    path = distill.teacher_path(net, noise, (context, context), end, torch.ones(1, 1, 1), 8)
+    noise, context = torch.randn(1, 3, 20), torch.zeros(2, 1, 3, 16)
+    guided = distill.Guided(net, context, context[..., :1], torch.ones(1, 1, 1))
+    path = distill.teacher_path(guided, noise, 8)
     for t, z in zip(distill.KNOTS, path, strict=True):
         torch.testing.assert_close(z, t * noise + (1 - t) * end, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_guided_teacher_goes_beyond_the_emotion_and_leaves_the_rest() -> None:
+    """At scale 0 it expects what it does without the emotion, at 2 as much again as at 1."""
+    net = small_denoise()
+    audio, past = torch.randn(1, 3, 10), torch.randn(1, 3, 126)
+    happy = torch.zeros(1, 1, 16)
+    happy[..., [5, 11]] = 1
+    happy[..., 0:3] = torch.tensor([0.5, 0.0, 1.0])
+    gaze = happy.clone()
+    gaze[..., 5:12] = 0
+    pair, z = torch.tensor([1.0, 0.0]).expand(1, 3, 2), torch.randn(1, 3, 20)
+
+    def told(conditions: torch.Tensor, scale: float) -> list[torch.Tensor]:
+        one = distill.Guided.of(net, audio, past, conditions, torch.full((1, 1, 1), scale))
+        return [one.expected()[0], one.endpoint(z, pair)]
+
+    none, once, twice, plain = told(happy, 0), told(happy, 1), told(happy, 2), told(gaze, 1)
+    for a, b, c, d in zip(none, once, twice, plain, strict=True):
+        torch.testing.assert_close(a, d)
+        torch.testing.assert_close(c - b, b - a, rtol=0, atol=1e-4)
+
+
+def test_guidance_is_drawn_for_emotions_alone() -> None:
+    """Half of the clips with an emotion are guided, between none at all and the greatest scale."""
+    conditions = torch.zeros(400, 1, 16)
+    conditions[:200, :, 11] = 1
+    drawn = distill.draw_guidance(conditions, 4.0)[:, 0]
+    assert not drawn[200:].any()
+    assert 60 < int((drawn[:200] != 0).sum()) < 140
+    assert -1 <= float(drawn.min()) < -0.5
+    assert 2 < float(drawn.max()) <= 3
 
 
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:

@@ -70,6 +70,8 @@ MASKED = -1e4
 """Attention bias of a key that is not there; finite, so that half precision keeps it finite."""
 FREQUENCIES = 12
 """Waves of the time embedding, from half a cycle to 16 cycles over 0..1."""
+SHORTEST = 1 / 16 + 1e-3
+"""Steps up to this length are those of the many-step teacher."""
 MIN_STEP = 1e-3
 """Shortest step of the sampler's time."""
 BLINK_CHANCE = 2.26
@@ -84,8 +86,21 @@ SURE = 4.0
 """Log-odds of both before training: a mouth makes it; the lips do not touch."""
 RAMP = 1.5
 """Log-odds over which a decision passes from no to yes."""
+EMOTIONS, GUIDANCE = (5, 11), 14
+"""First and end index of the emotions among the conditions, and the index of the guidance."""
 FAR = 30.0
 """The audio's own reading is clipped to this many deviations of the innovation."""
+
+
+def guided(conditions: Tensor) -> Tensor:
+    """``conditions`` (..., C) with the emotions in proportion to the guidance.
+
+    What is linear in them is guided exactly so.
+    """
+    scale = 1 + conditions[..., GUIDANCE : GUIDANCE + 1]
+    first, end = EMOTIONS
+    felt = conditions[..., first:end] * scale
+    return torch.cat([conditions[..., :first], felt, conditions[..., end:]], dim=-1)
 
 
 def normal_share(t: Tensor, r: Tensor) -> Tensor:
@@ -300,7 +315,7 @@ class Denoise(nn.Module):
     def reading(self, audio: Tensor, conditions: Tensor, mean: Tensor) -> Tensor:
         """Motion that audio (..., A) and conditions (..., C) tell, as an innovation (..., K)."""
         heard = self.innovation.heard[: self.config.components]
-        told = self.articulation(audio) + self.mood(conditions)
+        told = self.articulation(audio) + self.mood(guided(conditions))
         return self.innovation.whiten(told, mean).clamp(-FAR, FAR) * heard
 
     def expected(self, context: Tensor) -> tuple[Tensor, Tensor]:
@@ -312,26 +327,18 @@ class Denoise(nn.Module):
         mean, spread = self.expect(context).chunk(2, dim=-1)
         return mean * drawn, (spread.clamp(*SPREAD) * drawn).exp()
 
-    def endpoint(
-        self,
-        z: Tensor,
-        time: Tensor,
-        context: Tensor,
-        reading: Tensor,
-        *,
-        instant: bool = False,
-    ) -> Tensor:
+    def endpoint(self, z: Tensor, time: Tensor, context: Tensor, reading: Tensor) -> Tensor:
         """The clean ``z`` (..., K) where the average velocity over [r, t] points.
 
         ``z`` (..., K) at time t, in deviations of what is expected, ``time`` (..., 2) = (t, r),
         ``context`` (..., D), ``reading`` (..., K) the audio's own reading as an innovation. With
         t = r this is the expected clean one (the flow's x0-prediction); with r = 0 it is the
-        sample itself. ``instant`` asks the network for its part at t alone.
+        sample itself. Steps of up to SHORTEST are taken with the network's part at t alone.
         """
         t, r = time[..., :1], time[..., 1:]
         drawn = self.innovation.drawn[: self.config.components]
         unit = (t.square() + (1 - t).square()).sqrt()  # deviation of z
-        over = torch.zeros_like(t) if instant else t - r
+        over = (t - r) * (1e4 * (t - r - SHORTEST)).clamp(0.0, 1.0)
         angles = torch.cat([t * self.frequencies, over * self.frequencies], dim=-1)
         waves = torch.cat([angles.sin(), angles.cos()], dim=-1)
         condition = self.past(context) + self.time(waves)
@@ -370,15 +377,10 @@ class Denoise(nn.Module):
         audio: Tensor,
         conditions: Tensor,
         context: Tensor,
-        *,
-        instant: bool = False,
     ) -> Tensor:
-        """Velocity (B, L) averaged over [r, t], from the ``context`` (B, D) of ``step``.
-
-        ``instant`` asks the network for the velocity at t alone, as many-step samplers do.
-        """
+        """Velocity (B, L) averaged over [r, t], from the ``context`` (B, D) of ``step``."""
         inn, k = self.innovation, self.config.components
-        mean = inn.steer(previous, conditions)
+        mean = inn.steer(previous, guided(conditions))
         t, r = time[:, :1], time[:, 1:]
         # A step of no length has no velocity in the sampler's variable; take a very short one.
         r = torch.minimum(r, t - MIN_STEP)
@@ -388,11 +390,10 @@ class Denoise(nn.Module):
         centre = inn.colour(mu, mean)
         spread = inn.scale * F.pad(sigma - 1, (0, self.config.latent - k)) + inn.scale
         z = ((noisy - (1 - t) * centre) @ inn.basis) / ((1 - t) * spread + t)  # (B, L)
-        aim = torch.cat([t, r], dim=-1)
-        end = self.endpoint(z[:, :k], aim, context, reading, instant=instant)
+        end = self.endpoint(z[:, :k], torch.cat([t, r], dim=-1), context, reading)
         end = mu + sigma * end + self.blink(z, t, previous) * inn.kick[:k]
         clean = self.settle(inn.colour(end, mean), previous)
-        clean = inn.obey(clean, *self.decide(audio), self.rest(conditions))
+        clean = inn.obey(clean, *self.decide(audio), self.rest(guided(conditions)))
         end = (inn.whiten(clean, mean) - mu) / sigma
         end = F.pad(end, (0, self.config.latent - k))
         z_r = z + (r / t - 1) * (z - end)

@@ -117,7 +117,7 @@ class Innovation(nn.Module):
         clean = clean + silent * (rest - clean)
         together = touches.repeat_interleave(frame, dim=-1) * self.parting
         clean = clean + together * (self.neutral - clean)
-        gap = (clean @ self.gap + self.gap_bias).clamp(min=0.0)
+        gap = (clean @ self.gap + self.gap_bias).relu()
         return clean + (touches * gap) @ self.closing
 
     def whiten(self, x: Tensor, mean: Tensor) -> Tensor:

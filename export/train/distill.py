@@ -4,8 +4,8 @@ The many-step flow of a checkpoint is the teacher of the same network's few step
 1/2 and 1/4 the student learns where the teacher's path leads at any later one of them, and the
 single step from noise also matches the teacher's spread (energy score). The past it does this on
 is its own, from a rollout, so what it will meet while streaming. Classifier-free guidance (Ho &
-Salimans 2022) of a random strength is applied to the teacher alone and told to the student as a
-condition, so guided sampling costs no second pass.
+Salimans 2022) of the emotion, of a random strength, is applied to the teacher alone and told to
+the student as a condition, so guided sampling costs no second pass.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import copy
 import sys
 import time
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -23,13 +24,21 @@ from torch import Tensor, nn
 from vivant.export.nets.denoise import Denoise
 
 from .motion import SHARDS, Curves, read_checkpoint, restore, save_checkpoint, update_average
-from .motion_data import Windows, load_corpus
+from .motion_data import EMOTIONS, Windows, load_corpus
 from .motion_loss import Constants, MotionNet, advance, hear, prepare, spread_score
 
 GUIDANCE = 14
 """Index of the condition that holds the guidance scale less 1."""
 KNOTS = (1.0, 0.75, 0.5, 0.25, 0.0)
 """Times at which few-step samplers evaluate the network."""
+
+
+def draw_guidance(conditions: Tensor, most: float) -> Tensor:
+    """Guidance less 1 (B, 1) for ``conditions`` (B, 1, C): 0 for half of those with an emotion,
+    and for all without; else from no emotion at all, -1, to ``most`` - 1."""
+    some = most * torch.rand_like(conditions[..., 0]) - 1
+    guided = torch.rand_like(some) < 0.5
+    return some * guided * conditions[..., EMOTIONS[1] - 1]
 
 
 @torch.no_grad()
@@ -53,28 +62,60 @@ def own_past(net: MotionNet, audio: Tensor, conditions: Tensor, start: Tensor) -
     return torch.stack(made, dim=1)
 
 
-@torch.no_grad()
-def teacher_path(
-    teacher: Denoise,
-    noise: Tensor,
-    contexts: tuple[Tensor, Tensor],
-    reading: Tensor,
-    guidance: Tensor,
-    steps: int,
-) -> Tensor:
-    """The teacher's flow from ``noise`` (B, T, K) at each of KNOTS: (5, B, T, K).
+@dataclass
+class Guided:
+    """What a teacher tells of ticks (B, T, ...) at a guidance scale (B, 1, 1).
 
-    ``contexts`` with and without conditions; ``guidance`` (B, 1, 1) the scale; ``steps`` in all.
+    With and without the emotion: contexts and readings, stacked (2, B, T, ...).
     """
+
+    net: Denoise
+    contexts: Tensor
+    readings: Tensor
+    scale: Tensor
+
+    @classmethod
+    def of(
+        cls, net: Denoise, audio: Tensor, previous: Tensor, conditions: Tensor, scale: Tensor
+    ) -> Guided:
+        """``audio`` (B, T, A), ``previous`` (B, T, L), ``conditions`` (B, 1, C)."""
+        free = conditions.clone()
+        free[..., slice(*EMOTIONS)] = 0
+        both = (conditions, free)
+        contexts = torch.stack([net.context(previous, audio, one) for one in both])
+        with torch.autocast(audio.device.type, enabled=False):
+            mean = net.innovation.mean(previous)
+            readings = torch.stack([net.reading(audio.float(), one, mean) for one in both])
+        return cls(net, contexts.float(), readings, scale)
+
+    def _mix(self, both: Tensor) -> Tensor:
+        told, free = both
+        return free + self.scale * (told - free)
+
+    def expected(self) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of each axis; guidance moves the mean."""
+        mean, spread = self.net.expected(self.contexts)
+        return self._mix(mean), spread[0]
+
+    def endpoint(self, z: Tensor, pair: Tensor) -> Tensor:
+        """The clean ``z`` of ``z`` (B, T, K) at ``pair`` (B, T, 2) = (t, r)."""
+        return self._mix(
+            self.net.endpoint(
+                z.expand(2, *z.shape), pair.expand(2, *pair.shape), self.contexts, self.readings
+            ).float()
+        )
+
+
+@torch.no_grad()
+def teacher_path(teacher: Guided, noise: Tensor, steps: int) -> Tensor:
+    """The teacher's flow from ``noise`` (B, T, K) in ``steps`` at each of KNOTS: (5, B, T, K)."""
     z, path = noise, [noise]
     for first, last in pairwise(KNOTS):
         times = torch.linspace(first, last, steps // (len(KNOTS) - 1) + 1).tolist()
         for t, r in pairwise(times):
-            pair = torch.full((*z.shape[:2], 2), t, device=z.device)
-            told, free = (teacher.endpoint(z, pair, c, reading).float() for c in contexts)
-            end = free + guidance * (told - free)
+            pair = torch.tensor([t, r], device=z.device).expand(*z.shape[:2], 2)
             at, to = (torch.tensor(x, device=z.device) for x in (t, r))
-            z = advance(z, end, at, to)
+            z = advance(z, teacher.endpoint(z, pair), at, to)
         path.append(z)
     return torch.stack(path)
 
@@ -87,26 +128,30 @@ def distillation_loss(
     conditions: Tensor,
     c: Constants,
     *,
-    most_guidance: float,
     steps: int = 16,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Error of the student's jumps along the teacher's path, and of its one-step spread."""
-    student, device, batch = net.denoise, audio.device, len(audio)
-    guidance = torch.zeros(batch, 1, 1, device=device)
-    guided = torch.rand_like(guidance) < 0.5
-    guidance = torch.where(guided, (most_guidance - 1) * torch.rand_like(guidance), guidance)
-    asked = conditions.clone()
-    asked[..., GUIDANCE : GUIDANCE + 1] = guidance
-    with torch.autocast(device.type, enabled=False):
-        mean = student.innovation.mean(previous)
-        reading = teacher.reading(audio.float(), conditions, mean)
+    """Error of the student's expectation and jumps along the teacher's path, and of its spread.
+
+    ``audio`` (B, T, A), ``previous`` (B, T, L), ``conditions`` (B, 1, C) with the guidance.
+    """
+    student, device = net.denoise, audio.device
+    told = conditions.clone()
+    told[..., GUIDANCE] = 0
+    scale = 1 + conditions[..., GUIDANCE : GUIDANCE + 1]
+    shape = (*audio.shape[:2], student.config.components)
     with torch.no_grad():
-        told = teacher.context(previous, audio, conditions)
-        free = teacher.context(previous, audio, torch.zeros_like(conditions))
-        shape = (batch, audio.shape[1], student.config.components)
-        noise = torch.randn(shape, device=device)
-        path = teacher_path(teacher, noise, (told, free), reading, 1 + guidance, steps)
-    context = student.context(previous, audio, asked)
+        guide = Guided.of(teacher, audio, previous, told, scale)
+        wanted, deviation = guide.expected()
+        path = teacher_path(guide, torch.randn(shape, device=device), steps)
+    context = student.context(previous, audio, conditions)
+    with torch.autocast(device.type, enabled=False):
+        reading = student.reading(audio.float(), conditions, student.innovation.mean(previous))
+        mu, sigma = student.expected(context.float())
+    drawn = student.innovation.drawn[: shape[-1]]
+    weight = c.weight * (drawn * deviation + c.groups[0])
+    off = ((mu - wanted) / deviation).square() + (sigma / deviation).log().square()
+    expect = (off * weight * drawn).mean()
+
     first = torch.randint(0, len(KNOTS) - 1, shape[:2], device=device)
     gap = torch.rand(shape[:2], device=device) * (len(KNOTS) - 1 - first)
     last = first + 1 + gap.floor().long()
@@ -122,9 +167,10 @@ def distillation_loss(
     times = torch.stack([torch.cat([t, r], -1), one, one])
     fresh = torch.randn(2, *shape, device=device)
     ends = student.endpoint(torch.cat([z[None], fresh]), times, context, reading).float()
-    jump = ((ends[0] - target).square() * c.weight).mean()
-    energy = spread_score(ends[1], ends[2], path[-1], c).mean()
-    return jump + 0.5 * energy, {"jump": jump, "energy": energy}
+    jump = ((ends[0] - target).square() * weight).mean()
+    energy = spread_score(deviation * ends[1], deviation * ends[2], deviation * path[-1], c).mean()
+    parts = {"jump": jump, "energy": energy, "expect": expect}
+    return jump + 0.2 * energy + expect, parts
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -137,7 +183,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--rate", type=float, default=2e-4)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--ticks", type=int, default=75, help="length of a rollout")
-    parser.add_argument("--guidance", type=float, default=2.5, help="largest guidance scale")
+    parser.add_argument("--guidance", type=float, default=4.0, help="largest guidance scale")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
@@ -165,6 +211,7 @@ def main(argv: list[str] | None = None) -> None:
         example = prepare(windows.draw(args.batch), constants, net.denoise)
         with torch.no_grad():
             audio = hear(net, example.mel)
+        example.conditions[..., GUIDANCE] = draw_guidance(example.conditions, args.guidance)
         past = own_past(net, audio, example.conditions, example.previous[:, 0])
         with torch.autocast(device.type, dtype=torch.bfloat16):
             loss, parts = distillation_loss(
@@ -174,7 +221,6 @@ def main(argv: list[str] | None = None) -> None:
                 past,
                 example.conditions,
                 constants,
-                most_guidance=args.guidance,
             )
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -193,7 +239,8 @@ def main(argv: list[str] | None = None) -> None:
     curves.flush(step, spent)
     curves.draw()
     kept = {key: value for key, value in content.items() if key not in ("optimiser", "last")}
-    save_checkpoint(folder / "last.pt", **(kept | {"average": average.cpu().state_dict()}))
+    kept |= {"average": average.cpu().state_dict(), "guidance": "condition"}
+    save_checkpoint(folder / "last.pt", **kept)
 
 
 if __name__ == "__main__":

@@ -221,6 +221,7 @@ def load_motion(checkpoint: Path | str) -> tuple[ListenStage, Denoise, dict[str,
             "kind": "flow",
             "schedule": list(content["schedule"]),
             "noise_correlation": NOISE_CORRELATION,
+            "guidance": content.get("guidance", "two-pass"),
         },
         "sizes": {
             "state": net.listen.state_size,

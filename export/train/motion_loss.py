@@ -26,8 +26,6 @@ VISEMES = 13
 """Classes of phones that look alike; see ``export.synth.speech.phones``."""
 FAR = 10.0
 """Deviations of what is expected beyond which a step of the motion counts no more."""
-SHORTEST = 1 / 16
-"""Steps up to this length are taken with the instantaneous velocity."""
 OPEN = 0.03
 """Lips closer than this aperture (jaw-open units) count as closed."""
 
@@ -325,9 +323,7 @@ def shortcut(
     half, at = (t + r) / 2, z
     for start, stop in ((t, half), (half, r)):
         pair = torch.cat([start, stop], -1)
-        brief = denoise.endpoint(at, pair, context, reading, instant=True).float()
-        long = denoise.endpoint(at, pair, context, reading).float()
-        at = advance(at, torch.where(start - stop <= SHORTEST, brief, long), start, stop)
+        at = advance(at, denoise.endpoint(at, pair, context, reading).float(), start, stop)
     return (at - (r / t) * z) / (1 - r / t)
 
 

@@ -39,14 +39,12 @@ def rollout(
     *,
     schedule: Sequence[float] = (1.0, 0.0),
     noise_correlation: float = 0.0,
-    instant: bool = False,
     seed: int = 0,
 ) -> Array:
     """Motion (B, 2 T, 63), in its own units, for ``primed`` log-mel (B, 4 (PRIMING + T), mels).
 
-    ``conditions`` (B, 16) or (B, T, 16); ``schedule`` falls from 1 to 0; ``instant`` takes Euler
-    steps with the instantaneous velocity, as the many-step teacher does. Every row of the batch
-    has its own noise.
+    ``conditions`` (B, 16) or (B, T, 16); ``schedule`` falls from 1 to 0. Every row of
+    the batch has its own noise.
     """
     denoise, batch = net.denoise, len(mel)
     heard = (torch.from_numpy(mel) - torch.tensor(known.audio_mean)) / torch.tensor(known.audio_std)
@@ -70,9 +68,7 @@ def rollout(
         x = noise
         for t, r in pairwise(schedule):
             time = torch.tensor([[t, r]]).expand(batch, -1)
-            u = denoise.velocity(
-                x, previous, time, audio[:, tick], steered[:, tick], context, instant=instant
-            )
+            u = denoise.velocity(x, previous, time, audio[:, tick], steered[:, tick], context)
             x = x - (t - r) * u
         previous = x
         made.append(x)
