@@ -173,12 +173,12 @@ def graphs(bundle: Bundle, stage: str) -> list[tuple[Artifact, bytes, bytes]]:
     found = [a for a in artifacts if a.format == "openvino"]
     if found:
         return [(a, *(bundle.read(ref) for ref in a.files)) for a in found]  # type: ignore[misc]
-    from vivant.export.to_openvino import read, serialise
+    from vivant.export.to_openvino import FLOATING, read, serialise
 
     return [
         (a, *serialise(read(bundle.read(a.file))))
         for a in artifacts
-        if a.format == "onnx" and a.precision != "int8"
+        if a.format == "onnx" and a.precision in FLOATING
     ][:1]
 
 

@@ -11,7 +11,7 @@ import io
 import logging
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -209,11 +209,15 @@ def strip(model: onnx.ModelProto) -> None:
         node.output[:] = [names.setdefault(name, f"t{len(names)}") for name in node.output]
 
 
-def halve_constants(model: onnx.ModelProto) -> None:
-    """Store large float32 constants in 16 bits behind a Cast, which backends fold when loading."""
+def halve_constants(model: onnx.ModelProto, keep: Collection[str] = ()) -> None:
+    """Store large float32 constants in 16 bits behind a Cast, which backends fold when loading.
+
+    Those called one of ``keep`` stay.
+    """
     casts = []
     for index, tensor in enumerate(model.graph.initializer):
-        if tensor.data_type != TensorProto.FLOAT or math.prod(tensor.dims) < LARGE:
+        large = tensor.data_type == TensorProto.FLOAT and math.prod(tensor.dims) >= LARGE
+        if not large or tensor.name in keep:
             continue
         values = numpy_helper.to_array(tensor)
         if np.abs(values).max() > np.finfo(np.float16).max:

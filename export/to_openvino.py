@@ -19,6 +19,9 @@ from vivant.errors import BundleError
 from vivant.export.gate import PSNR, fidelity, run
 from vivant.export.write import ArtifactData, StageData
 
+FLOATING = ("fp32", "w16")
+"""Precisions of ONNX artifacts that are the network as it was trained."""
+
 LARGE = 256
 """Elements from which a constant is worth storing in 16 bits."""
 
@@ -73,14 +76,15 @@ def turn_differences(model: Any) -> None:
 
 
 def to_openvino(stage: str, data: StageData) -> ArtifactData:
-    """The stage's first ONNX artifact as IR, measured on the golden tensors.
+    """The stage's first ONNX artifact in floating point as IR, measured on the golden tensors.
 
     Raises BundleError when the stage has no ONNX artifact, or the IR computes something else than
     the golden output; BackendError when OpenVINO is missing or cannot run it.
     """
-    source = next((a for a in data.artifacts if a.format == "onnx"), None)
+    kinds = [("onnx", precision) for precision in FLOATING]
+    source = next((a for a in data.artifacts if (a.format, a.precision) in kinds), None)
     if source is None:
-        raise BundleError(f"stage {stage} has no ONNX artifact to convert")
+        raise BundleError(f"stage {stage} has no ONNX artifact in floating point to convert")
     graph, weights = serialise(read(source.data))
     inputs, expected = data.golden
     signature = Signature(data.inputs, data.outputs)

@@ -23,6 +23,7 @@ from vivant import latent
 from vivant.bundle import Bundle
 from vivant.cache import write_atomic
 from vivant.errors import BundleError, OutputError, UsageError, VivantError
+from vivant.export.to_openvino import FLOATING
 from vivant.graph import Graph
 from vivant.plan import Plan
 from vivant.portrait import encode_input
@@ -162,7 +163,7 @@ def encoder(bundle: Bundle) -> Graph:
 def floating(bundle: Bundle, stage: str) -> str:
     """Precision of the stage's first artifact that is not quantised; raises BundleError."""
     for artifact in bundle.stage(stage).artifacts:
-        if artifact.precision != "int8" and artifact.format == "onnx":
+        if artifact.precision in FLOATING and artifact.format == "onnx":
             return artifact.precision
     raise BundleError(f"stage {stage} has no ONNX artifact in floating point")
 

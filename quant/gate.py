@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +16,10 @@ from vivant.backends import Executable, Options, Signature, load_backend
 from vivant.bundle import Bundle, Stage
 from vivant.composite import Compositor
 from vivant.export.gate import BEST
-from vivant.export.to_openvino import serialise
 from vivant.graph import Graph
+from vivant.quant import ptq
 from vivant.quant.calibrate import Recording
+from vivant.quant.quantiser import Quantiser
 from vivant.render import GraphCall
 from vivant.tensor import Array
 
@@ -40,13 +42,16 @@ def call(stage: Stage, executable: Executable) -> GraphCall:
     return run
 
 
-def compiled(bundle: Bundle, stage: str, model: object, threads: int = 1) -> GraphCall:
-    """An ``openvino.Model`` of a stage through the runtime's own backend."""
-    graph, weights = serialise(model.clone())  # type: ignore[attr-defined]
+def compiled(
+    bundle: Bundle, stage: str, model: Any, quantiser: Quantiser = ptq, threads: int = 1
+) -> GraphCall:
+    """A quantiser's model of a stage through the runtime's own backend."""
+    graph, weights = quantiser.serialise(model)
     part = bundle.stage(stage)
     signature = Signature(part.inputs, part.outputs)
     options = Options(threads=threads, precision="int8")
-    return call(part, load_backend("openvino").compile(graph, signature, options, weights))
+    backend = load_backend(quantiser.BACKEND)
+    return call(part, backend.compile(graph, signature, options, weights))
 
 
 def draw(

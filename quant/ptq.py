@@ -12,28 +12,28 @@ import io
 import logging
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
 from typing import Any
 
 from vivant.errors import BackendError, BundleError
+from vivant.export import to_openvino
 from vivant.export.to_openvino import openvino
+from vivant.quant.quantiser import Layer
 from vivant.tensor import Array
+
+FORMAT = "openvino"
+BACKEND = "openvino"
 
 _NO_OPERATION = frozenset({"Parameter", "Constant", "Result"})
 
 
-@dataclass(frozen=True)
-class Layer:
-    """A convolution that can be quantised."""
+def read(data: bytes) -> Any:
+    """The ``openvino.Model`` of an ONNX artifact."""
+    return to_openvino.read(data)
 
-    name: str
-    """Of its node."""
-    text: str
-    """Channels, kernel and resolution, for people."""
-    weights: int
-    """Number of weights."""
-    products: int
-    """Multiplications of one call."""
+
+def serialise(model: Any) -> tuple[bytes, bytes]:
+    """Graph and weights of a model, which stays as it is."""
+    return to_openvino.serialise(model.clone())
 
 
 def nncf() -> Any:

@@ -1,6 +1,9 @@
-"""``vivant quantize``: add INT8 artifacts for OpenVINO to a bundle, each measured and gated.
+"""``vivant quantize``: add INT8 artifacts to a bundle, each measured and gated.
 
-    vivant quantize --bundle IN --out OUT --people DIR [--held DIR] [--stages render]
+    vivant quantize --bundle IN --out OUT --people DIR [--held DIR] [--stages render,encode]
+                    [--formats openvino,onnx]
+
+OpenVINO IR is quantised by NNCF (``ptq.py``), ONNX by ONNX Runtime's own quantiser (``ort.py``).
 
 A layer stays in floating point where a measurement says so: each is quantised alone and its frames
 compared; then the worst ones return until the frames of all together are good enough. The gate is
@@ -14,7 +17,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,14 +29,16 @@ from vivant.bundle import STAGES, Bundle
 from vivant.devices.probe import machine
 from vivant.errors import BundleError, OutputError, UsageError, VivantError
 from vivant.export.gate import fidelity, run
-from vivant.export.to_openvino import read, serialise
 from vivant.export.write import ArtifactData, StageData, based_on, write_bundle
 from vivant.graph import CompiledGraph, compare, load_graph
-from vivant.quant import calibrate, ptq
+from vivant.quant import calibrate, ort, ptq
 from vivant.quant.calibrate import Recording
 from vivant.quant.gate import BAR, Image, compiled, draw, frame_psnr, race, write_sheet
+from vivant.quant.quantiser import Quantiser
 
 QUANTISABLE = ("encode", "render")
+QUANTISERS: dict[str, Quantiser] = {"openvino": ptq, "onnx": ort}
+"""Module of each format."""
 MARGIN_DB = 2.0
 """How much better than the gate the frames seen while choosing layers must be, dB."""
 LOOKS = 6
@@ -64,6 +69,7 @@ class Report:
     """What quantising one stage cost and brought."""
 
     stage: str
+    format: str
     layers: list[Row]
     psnr_db: list[float]
     """Of each held-out frame against floating point."""
@@ -79,19 +85,25 @@ class Report:
 
 
 def choose(
-    bundle: Bundle, stage: str, model: Any, recording: Recording, render: CompiledGraph, tell: Tell
+    bundle: Bundle,
+    stage: str,
+    model: Any,
+    recording: Recording,
+    render: CompiledGraph,
+    tell: Tell,
+    quantiser: Quantiser = ptq,
 ) -> tuple[Any, list[Row]]:
     """The quantised model and its sensitivity table; BundleError when no layer can be INT8."""
-    layers = ptq.layers(model)
+    layers = quantiser.layers(model)
     if not layers:
         raise BundleError(f"stage {stage} has no layer to quantise")
     names = [layer.name for layer in layers]
     tell(f"{stage}: calibrating {len(names)} layers on {len(recording)} portraits")
-    full = ptq.quantise(model, recording.inputs(stage), names)
+    full = quantiser.quantise(model, recording.inputs(stage), names)
     looks = np.linspace(0, len(recording) - 1, min(LOOKS, len(recording))).astype(int).tolist()
 
     def frames(candidate: Any) -> list[Image]:
-        graph = compiled(bundle, stage, candidate)
+        graph = compiled(bundle, stage, candidate, quantiser)
         return draw(stage, graph, recording, render, looks)
 
     expected = frames(model)
@@ -102,7 +114,7 @@ def choose(
     alone = {}
     for number, name in enumerate(names):
         tell(f"{stage}: layer {number + 1} of {len(names)}")
-        alone[name] = least(ptq.restore(full, model, [n for n in names if n != name]))
+        alone[name] = least(quantiser.restore(full, model, [n for n in names if n != name]))
     kept: list[str] = []
     chosen = full
     while (got := least(chosen)) < BAR + MARGIN_DB:
@@ -115,7 +127,7 @@ def choose(
             )
         kept.append(min(set(names) - set(kept), key=lambda name: alone[name]))
         tell(f"{stage}: {got:.1f} dB, {len(kept)} layers back in floating point")
-        chosen = ptq.restore(full, model, kept)
+        chosen = quantiser.restore(full, model, kept)
     products = sum(layer.products for layer in layers)
     rows = [
         Row(
@@ -141,19 +153,21 @@ def quantise_stage(
     rounds: int = 60,
     sheet: Path | None = None,
     tell: Tell = lambda text: None,
+    quantiser: Quantiser = ptq,
 ) -> tuple[ArtifactData, Report]:
-    """The stage's INT8 artifact and its report.
+    """The stage's INT8 artifact in the quantiser's format, and its report.
 
     Raises BundleError when a held-out frame is below the gate or INT8 is not the faster one.
     """
     precision = calibrate.floating(bundle, stage)
     source = next(a for a in data.artifacts if (a.format, a.precision) == ("onnx", precision))
-    model = read(source.data)
-    plain = load_graph(bundle, stage, "openvino", threads=threads, precision=precision)
-    render = plain if stage == "render" else _render(bundle, threads)
-    chosen, rows = choose(bundle, stage, model, recording, render, tell)
-    graph, weights = serialise(chosen.clone())
-    int8 = compiled(bundle, stage, chosen, threads)
+    model = quantiser.read(source.data)
+    backend = quantiser.BACKEND
+    plain = load_graph(bundle, stage, backend, threads=threads, precision=precision)
+    render = plain if stage == "render" else _render(bundle, backend, threads)
+    chosen, rows = choose(bundle, stage, model, recording, render, tell, quantiser)
+    graph, weights = quantiser.serialise(chosen)
+    int8 = compiled(bundle, stage, chosen, quantiser, threads)
 
     everyone = range(len(held))
     expected = draw(stage, plain, held, render, everyone)
@@ -180,6 +194,7 @@ def quantise_stage(
         )
     report = Report(
         stage,
+        quantiser.FORMAT,
         rows,
         figures,
         median(times["float"]),
@@ -196,7 +211,7 @@ def quantise_stage(
         Signature(data.inputs, data.outputs),
         [inputs],
         "int8",
-        ("openvino",),
+        (backend,),
         weights,
     )
     outputs = fidelity([wanted], runs)
@@ -217,25 +232,25 @@ def quantise_stage(
     }
     factor, floor = TOLERANCE
     tolerance = min(1.0, math.ceil(1000 * max(floor, factor * error)) / 1000)
-    return ArtifactData(graph, "int8", measured, "openvino", tolerance, weights), report
+    return ArtifactData(graph, "int8", measured, quantiser.FORMAT, tolerance, weights), report
 
 
-def _render(bundle: Bundle, threads: int) -> CompiledGraph:
+def _render(bundle: Bundle, backend: str, threads: int) -> CompiledGraph:
     precision = calibrate.floating(bundle, "render")
-    return load_graph(bundle, "render", "openvino", threads=threads, precision=precision)
+    return load_graph(bundle, "render", backend, threads=threads, precision=precision)
 
 
 def lines(report: Report) -> list[str]:
     """The report for people."""
     head = f"{'layer':<28}{'weights':>9}{'work %':>8}{'alone dB':>10}  arithmetic"
-    text = [f"{report.stage}: one layer in INT8 at a time, worst frame", head]
+    text = [f"{report.stage}, {report.format}: one layer in INT8 at a time, worst frame", head]
     for row in report.layers:
         kind = "int8" if row.int8 else "float"
         text.append(
             f"{row.layer:<28}{row.weights:>9}{100 * row.share:>8.1f}{row.psnr_db:>10.1f}  {kind}"
         )
     text.append(
-        f"{report.stage}: {len(report.psnr_db)} held-out frames, PSNR least "
+        f"{report.stage}, {report.format}: {len(report.psnr_db)} held-out frames, PSNR least "
         f"{min(report.psnr_db):.1f}, median {median(report.psnr_db):.1f} dB; "
         f"{report.float_bytes / 1e6:.2f} MB as float, {report.int8_bytes / 1e6:.2f} MB as INT8; "
         f"{report.float_ms:.1f} / {report.int8_ms:.1f} ms, {report.ratio:.2f} times as fast "
@@ -247,7 +262,7 @@ def lines(report: Report) -> list[str]:
 def parser() -> argparse.ArgumentParser:
     """The command line of ``vivant quantize``."""
     result = argparse.ArgumentParser(
-        prog="vivant quantize", description="Add INT8 artifacts for OpenVINO to a bundle."
+        prog="vivant quantize", description="Add measured INT8 artifacts to a bundle."
     )
     result.add_argument("--bundle", type=Path, required=True, help="folder of the bundle")
     result.add_argument("--out", type=Path, required=True, help="folder of the new bundle")
@@ -257,6 +272,11 @@ def parser() -> argparse.ArgumentParser:
         "--held", type=Path, help="people for the gate (default: the last quarter of --people)"
     )
     result.add_argument("--stages", default="render", help="comma-separated (default: render)")
+    result.add_argument(
+        "--formats",
+        default="openvino",
+        help="comma-separated: openvino (by NNCF), onnx (by ONNX Runtime) (default: openvino)",
+    )
     result.add_argument("--count", type=int, default=32, help="portraits to calibrate on")
     result.add_argument("--held-count", type=int, default=24, help="portraits for the gate")
     result.add_argument("--threads", type=int, default=1, help="for the speed (0: all)")
@@ -295,6 +315,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UsageError(
             "a stage that is not quantised", expected=" or ".join(QUANTISABLE), got=args.stages
         )
+    formats = tuple(dict.fromkeys(args.formats.split(",")))
+    if not set(formats) <= set(QUANTISERS):
+        raise UsageError("--formats", expected=" or ".join(QUANTISERS), got=args.formats)
     if not (args.people or args.calibration):
         raise UsageError("nothing to calibrate on", expected="--people or --calibration")
     bundle = Bundle.open(args.bundle)
@@ -303,7 +326,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.sheet:
         args.sheet.mkdir(parents=True, exist_ok=True)
     reports = []
-    for stage in wanted:
+    for stage, kind in ((stage, kind) for stage in wanted for kind in formats):
         bundle.stage(stage)
         artifact, report = quantise_stage(
             bundle,
@@ -313,8 +336,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             held,
             threads=args.threads,
             rounds=args.rounds,
-            sheet=args.sheet / f"{stage}.int8.png" if args.sheet else None,
+            sheet=args.sheet / f"{stage}.{kind}.int8.png" if args.sheet else None,
             tell=lambda text: print(text, file=sys.stderr, flush=True),
+            quantiser=QUANTISERS[kind],
         )
         stages[stage] = _with(stages[stage], artifact)
         reports.append(report)
@@ -330,10 +354,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _with(data: StageData, artifact: ArtifactData) -> StageData:
-    """``data`` with ``artifact`` as the first choice, in the place of an older one of its kind."""
+    """``data`` with ``artifact`` in the place of an older one of its kind, INT8 before the rest.
+
+    A backend takes the first artifact that it reads, and OpenVINO reads ONNX too.
+    """
     kind = (artifact.format, artifact.precision)
     others = [a for a in data.artifacts if (a.format, a.precision) != kind]
-    return StageData(data.inputs, data.outputs, (artifact, *others), data.golden, data.tolerance)
+    ordered = sorted([artifact, *others], key=lambda a: (a.precision != "int8", a.format == "onnx"))
+    return replace(data, artifacts=tuple(ordered))
 
 
 if __name__ == "__main__":

