@@ -14,15 +14,19 @@ from typing import Any
 import numpy as np
 
 KNOWN = frozenset(
-    "Parameter Result Constant Abs Add AvgPool Broadcast Concat Convert Convolution Cos "
-    "DepthToSpace Divide Exp FakeQuantize Gather GridSample Interpolate MVN MatMul MaxPool Maximum "
-    "Minimum Multiply Negative PRelu Pad ReduceMean ReduceSum Relu Reshape Sigmoid Sin Slice "
-    "Softmax Split Sqrt Subtract Transpose Unsqueeze VariadicSplit".split()
+    "Parameter Result Constant Abs Add AvgPool Broadcast Ceiling Clamp Concat Convert Convolution "
+    "ConvolutionBackpropData Cos CumSum DepthToSpace Divide Elu Equal Erf Exp FakeQuantize Floor "
+    "FloorMod Gather Gelu Greater GreaterEqual GridSample GroupConvolution GroupNormalization "
+    "HSigmoid HSwish HardSigmoid Interpolate Less LessEqual Log LogSoftmax MVN MatMul MaxPool "
+    "Maximum Minimum Mish Mod Multiply Negative NotEqual PRelu Pad Power ReduceL2 ReduceMax "
+    "ReduceMean ReduceMin ReduceProd ReduceSum Relu Reshape Round ScaledDotProductAttention Select "
+    "Sigmoid Sign Sin Slice SoftPlus Softmax SpaceToDepth Split Sqrt SquaredDifference Squeeze "
+    "StridedSlice Subtract Swish Tan Tanh Tile TopK Transpose Unsqueeze VariadicSplit".split()
 )
 """Operators that were compiled."""
 
 RANK = 4
-"""Axes of the stages' tensors, which Core ML's ``resample`` and this compiler's layouts share."""
+"""Axes of a tensor. Core ML's ``resample`` has no more; this compiler took five and refused six."""
 
 SIDE = 256
 """Largest side of a picture inside a stage: what is larger belongs to ``composite``."""
