@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
-BACKENDS: tuple[str, ...] = ("openvino", "onnxruntime")
+BACKENDS: tuple[str, ...] = ("coreml", "openvino", "onnxruntime")
 """Backends that are asked; see ``vivant.backends``."""
 
 SECONDS = 20.0

@@ -50,7 +50,7 @@ def evaluate(
             got=", ".join(feeds),
         )
     for value in program.inputs:
-        known[value.name] = torch.from_numpy(np.ascontiguousarray(feeds[value.name]))
+        known[value.name] = torch.from_numpy(np.array(feeds[value.name], order="C"))
         _check(value.name, known[value.name], value.shape)
     with torch.no_grad():
         for op in program.operations:

@@ -18,6 +18,7 @@ from vivant.export.coreml_program import Operation, Program, Value
 
 OPERATORS = "S. Bryngelson, ane-guide, appendix A (measured on M1, M2, M5)"
 SHAPES = "S. Bryngelson, ane-guide, chapter 17 (measured on M1)"
+TYPES = f"{SHAPES}, data types"
 ISSUES = "coremltools issues 1875 and 2299"
 LAYERS = "M. Hollemans, neural-engine, unsupported-layers.md"
 LAYOUT = "Apple, Deploying Transformers on the Apple Neural Engine, 2022"
@@ -134,7 +135,7 @@ def _rules(
 def _value_rules(value: Value) -> Iterator[tuple[str, str, str]]:
     shape = value.shape
     if value.dtype != "float16":
-        yield "off", f"{value.dtype} result: the engine computes in float16", SHAPES
+        yield "off", f"{value.dtype} result: the engine computes in float16", TYPES
     if min(shape, default=1) < 0:
         yield "off", "size not known before it runs", SHAPES
         return

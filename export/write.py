@@ -8,6 +8,7 @@ Stages without a checkpoint, and the manifest's head, are taken from the bundle 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import hashlib
 import io
@@ -23,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from vivant import latent
+from vivant import latent, mlpackage
 from vivant.bundle import FORMAT, MANIFEST, STAGES, Bundle, Stage
 from vivant.cache import write_atomic
 from vivant.controls import CONDITIONS
@@ -87,7 +88,7 @@ PROVENANCE = (
 """What our networks are trained on."""
 
 SUFFIXES = {"onnx": "onnx", "openvino": "xml"}
-"""File suffix of each format."""
+"""File suffix of the formats of single files."""
 
 TOLERANCE = 1e-2
 """Golden error allowed by default, relative to each output's peak."""
@@ -155,6 +156,7 @@ def write_bundle(folder: Path, stages: Mapping[str, StageData], head: Mapping[st
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".bundle.", dir=folder.parent) as draft:
             for name, data in files.items():
+                (Path(draft) / name).parent.mkdir(parents=True, exist_ok=True)
                 (Path(draft) / name).write_bytes(data)
             bundle = Bundle.open(draft)
             for stage in bundle.manifest.stages.values():
@@ -165,6 +167,9 @@ def write_bundle(folder: Path, stages: Mapping[str, StageData], head: Mapping[st
             os.chmod(folder / name, 0o644)
         for name in old - set(files):
             (folder / name).unlink(missing_ok=True)
+            for empty in (folder / name).relative_to(folder).parents[:-1]:
+                with contextlib.suppress(OSError):  # something else is in it
+                    (folder / empty).rmdir()
     except OSError as error:
         raise OutputError(f"cannot write the bundle {folder}", got=str(error)) from None
     return Bundle.open(folder)
@@ -182,16 +187,13 @@ def _named(folder: Path) -> set[str]:
 def _stage(name: str, data: StageData, files: dict[str, bytes]) -> dict[str, Any]:
     artifacts = []
     for artifact in data.artifacts:
-        stem = f"{name}.{artifact.precision}"
-        entry = _file(stem, SUFFIXES[artifact.format], artifact.data, files) | {
+        entry = _graph(f"{name}.{artifact.precision}", artifact, files) | {
             "format": artifact.format,
             "precision": artifact.precision,
             "fidelity": {key: round(float(v), 6) for key, v in artifact.fidelity.items()},
         }
         if artifact.tolerance is not None:
             entry["tolerance"] = artifact.tolerance
-        if artifact.weights:
-            entry["weights"] = _file(stem, "bin", artifact.weights, files)
         artifacts.append(entry)
     return {
         "inputs": [_spec(spec) for spec in data.inputs],
@@ -201,13 +203,35 @@ def _stage(name: str, data: StageData, files: dict[str, bytes]) -> dict[str, Any
     }
 
 
+def _graph(stem: str, artifact: ArtifactData, files: dict[str, bytes]) -> dict[str, Any]:
+    if artifact.format != "coreml":
+        entry = _file(stem, SUFFIXES[artifact.format], artifact.data, files)
+        if artifact.weights:
+            entry["weights"] = _file(stem, "bin", artifact.weights, files)
+        return entry
+    # A true package on disk, for whoever builds an app with it; each of its files is verified.
+    digest = hashlib.sha256(artifact.data + artifact.weights).hexdigest()
+    parts = {}
+    for path, data in mlpackage.package_files(artifact.data, artifact.weights).items():
+        name = f"{stem}.{digest[:8]}{mlpackage.SUFFIX}/{path}"
+        files[name] = data
+        parts[path] = _entry(name, data)
+    entry = parts[mlpackage.MODEL] | {"package": parts[mlpackage.MANIFEST]}
+    if artifact.weights:
+        entry["weights"] = parts[mlpackage.WEIGHTS]
+    return entry
+
+
 def _file(stem: str, suffix: str, data: bytes, files: dict[str, bytes]) -> dict[str, Any]:
     # The name holds the content's hash, so that a new manifest never meets an old file: replacing
     # the manifest is the one step that changes the bundle.
-    digest = hashlib.sha256(data).hexdigest()
-    name = f"{stem}.{digest[:8]}.{suffix}"
+    name = f"{stem}.{hashlib.sha256(data).hexdigest()[:8]}.{suffix}"
     files[name] = data
-    return {"file": name, "bytes": len(data), "sha256": digest}
+    return _entry(name, data)
+
+
+def _entry(name: str, data: bytes) -> dict[str, Any]:
+    return {"file": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
 def _spec(spec: TensorSpec) -> dict[str, Any]:
@@ -270,11 +294,14 @@ def from_checkpoints(
     align: Path | None = None,
     photos: Sequence[Path] = (),
     precision: str = "w16",
+    coreml: str | None = None,
 ) -> None:
     """Put the checkpoints' stages into ``stages``, and what they say of themselves into ``head``.
 
     ``photos`` are aligned portraits for the numeric gate and the golden tensors; made-up pictures
-    are used beside them. Raises BundleError when a graph does not compute what its network does.
+    are used beside them. ``precision`` is that of ONNX, ``coreml`` that of Core ML, where it is
+    wanted. Raises BundleError when a graph does not compute what its network does, BackendError
+    when a converter is missing.
     """
     from vivant.export import examples
     from vivant.export.to_onnx import to_stage
@@ -282,7 +309,13 @@ def from_checkpoints(
     pictures = [*map(examples.read_picture, photos), examples.picture(1), examples.picture(2)]
 
     def add(name: str, module: Any, inputs: Sequence[Mapping[str, Array]]) -> None:
-        stages[name] = to_stage(name, module, inputs, UNITS, precision=precision)
+        data = to_stage(name, module, inputs, UNITS, precision=precision)
+        if coreml:
+            from vivant.export.to_coreml import to_artifact
+
+            program = to_artifact(name, module, inputs, precision=coreml)
+            data = dataclasses.replace(data, artifacts=(*data.artifacts, program))
+        stages[name] = data
 
     if align:
         from vivant.export.train.align import load_align
@@ -356,6 +389,13 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="add each stage as OpenVINO IR, which then goes first",
     )
+    result.add_argument(
+        "--coreml",
+        nargs="?",
+        choices=("fp16", "fp32"),
+        const="fp16",
+        help="add each stage as Core ML package, with this arithmetic (default: fp16)",
+    )
     result.add_argument("--version", help="version written into the manifest")
     result.add_argument("--description", help="description written into the manifest")
     return result
@@ -375,20 +415,39 @@ def main(argv: Sequence[str] | None = None) -> int:
         align=args.align,
         photos=args.photo,
         precision=args.precision,
+        coreml=args.coreml,
     )
+    if args.coreml:
+        _check_programs(stages)
     if args.openvino:
         add_openvino(stages)
     head |= {k: v for k in ("version", "description") if (v := getattr(args, k))}
     bundle = write_bundle(args.out, {n: stages[n] for n in STAGES if n in stages}, head)
-    size = 0
+    print("\n".join(table(bundle)), file=sys.stderr)
+    return 0
+
+
+def _check_programs(stages: Mapping[str, StageData]) -> None:
+    """Refuse stages that have no Core ML artifact and no checkpoint to make it from."""
+    for name, data in stages.items():
+        if not any(artifact.format == "coreml" for artifact in data.artifacts):
+            raise UsageError(
+                f"Core ML programs are made from checkpoints, and stage {name} has none",
+                expected="--align, --face and --motion, or a --base with Core ML",
+            )
+
+
+def table(bundle: Bundle) -> list[str]:
+    """Every artifact with its size and figures, and the bundle's size, for people."""
+    lines, size = [], 0
     for stage in bundle.manifest.stages.values():
         size += sum(ref.bytes for ref in stage.files)
         for artifact in stage.artifacts:
             figures = ", ".join(f"{k} {v:g}" for k, v in artifact.fidelity.items())
-            megabytes = artifact.file.bytes / 1e6
-            print(f"{stage.name:8} {megabytes:6.2f} MB  {figures}", file=sys.stderr)
-    print(f"{bundle.path}: {size / 1e6:.1f} MB", file=sys.stderr)
-    return 0
+            megabytes = sum(ref.bytes for ref in artifact.files) / 1e6
+            kind = f"{artifact.format} {artifact.precision}"
+            lines.append(f"{stage.name:8} {kind:14} {megabytes:6.2f} MB  {figures}")
+    return [*lines, f"{bundle.path}: {size / 1e6:.1f} MB"]
 
 
 if __name__ == "__main__":

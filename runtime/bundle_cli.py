@@ -134,6 +134,8 @@ def verify(
                 code = error.exit_code
             results.append(result | {"ms": round((time.perf_counter() - start) * 1e3, 1)})
         tried = [(pair, artifact) for pair in pairs for artifact in _readable(pair[0], stage)]
+        # Where there is nothing to try, loading says why.
+        tried = tried or [(pair, stage.artifacts[0]) for pair in pairs]
         for (name, device), artifact in tried:
             check = f"golden {name}:{device} {artifact.precision}"
             result = {"stage": stage.name, "check": check}
@@ -169,12 +171,12 @@ def verify(
 
 
 def _readable(backend: str, stage: Stage) -> tuple[Artifact, ...]:
-    """The artifacts that a backend reads; one that it cannot load, where there is none to try."""
+    """The artifacts that a backend reads; none where it cannot be loaded."""
     try:
         formats = load_backend(backend).FORMATS
     except BackendError:
-        formats = ()
-    return tuple(a for a in stage.artifacts if a.format in formats) or stage.artifacts[:1]
+        return ()
+    return tuple(a for a in stage.artifacts if a.format in formats)
 
 
 def _installed() -> tuple[tuple[str, str], ...]:

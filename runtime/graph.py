@@ -135,7 +135,9 @@ def load_graph(
     part = bundle.stage(stage)
     vendor = load_backend(backend)
     artifact = _choose(part, vendor.FORMATS, precision, backend)
-    model, *weights = (bundle.read(ref) for ref in artifact.files)
+    verified = {ref.file: bundle.read(ref) for ref in artifact.files}
+    model = verified[artifact.file.file]
+    weights = verified[artifact.weights.file] if artifact.weights else b""
     options = Options(device, threads, artifact.precision)
     signature = Signature(part.inputs, part.outputs)
     if device not in (devices := vendor.devices()):
@@ -161,7 +163,7 @@ def load_graph(
         except Exception:  # of any type, the vendor's; compiling anew decides
             cache.discard(key)
     try:
-        executable = vendor.compile(model, signature, options, *weights)
+        executable = vendor.compile(model, signature, options, weights)
     except BundleError as problem:
         raise BundleError(
             f"{bundle.path / artifact.file.file}: {problem.what}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -11,8 +12,18 @@ from .cache import Cache
 from .errors import BackendError, BundleError, UsageError, VivantError
 from .graph import CompiledGraph, GoldenError, load_graph
 
-LADDER = ("openvino:CPU", "onnxruntime:CPU")
-"""Backends and devices in the order in which they are tried when none is asked for."""
+
+def ladder(system: str) -> tuple[str, ...]:
+    """Backends and devices in the order in which they are tried when none is asked for.
+
+    On a Mac, Core ML alone has the GPU and the Neural Engine.
+    """
+    rungs = ("openvino:CPU", "onnxruntime:CPU")
+    return ("coreml:ALL", *rungs) if system == "darwin" else rungs
+
+
+LADDER = ladder(sys.platform)
+"""This system's."""
 
 
 def candidates(preference: str | None) -> tuple[tuple[str, str], ...]:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
+import fake_coreml
 import numpy as np
 import pytest
 import torch
+from tiny_bundle import tiny_head, write_tiny_bundle
 from torch import Tensor, nn
 
+from vivant.bundle import Bundle
+from vivant.cli import main as vivant
 from vivant.errors import BundleError, UsageError
 from vivant.export import to_coreml
 from vivant.export.coreml_eval import evaluate
@@ -23,8 +28,13 @@ from vivant.export.nets.denoise import Denoise, DenoiseConfig
 from vivant.export.nets.encode import Encode
 from vivant.export.nets.listen import Listen, ListenConfig, ListenStage
 from vivant.export.nets.render import Render
-from vivant.export.to_coreml import EXACT, MODEL, convert, predict, to_artifact, write_package
-from vivant.export.write import ArtifactData
+from vivant.export.to_coreml import EXACT, convert, predict, to_artifact
+from vivant.export.to_onnx import reference
+from vivant.export.write import ArtifactData, StageData, write_bundle
+from vivant.graph import compare, load_graph
+from vivant.latent import SIZE
+from vivant.mlpackage import MANIFEST, MODEL, write_package
+from vivant.tensor import TensorSpec
 
 
 def stirred(module: nn.Module) -> nn.Module:
@@ -96,7 +106,29 @@ def test_every_stage_in_fp16_is_the_network(artifacts: dict[str, ArtifactData], 
     made = artifact(artifacts, stage)
     assert made.format == "coreml"
     assert made.precision == "fp16"
-    assert min(made.fidelity.values()) == made.fidelity["psnr_db"] >= 50
+    figures = [value for key, value in made.fidelity.items() if key.startswith("psnr_db")]
+    assert min(figures) == made.fidelity["psnr_db"] >= 50
+    if stage == "render":
+        assert made.fidelity["frame_psnr_db"] >= 50
+    elif stage != "align":
+        assert made.fidelity["cosine"] >= 0.9999
+    assert made.fidelity["operators"] == len(program_in(made).operations)
+
+
+@pytest.mark.parametrize("stage", NETS)
+def test_the_figures_count_what_may_leave_the_engine(
+    artifacts: dict[str, ArtifactData], stage: str
+) -> None:
+    """``resample`` in the renderer, waves in two stages, and what ``encode`` keeps in fp32."""
+    made = artifact(artifacts, stage)
+    away = {key.removeprefix("off_engine_") for key in made.fidelity if key.startswith("off_")}
+    known = {
+        "encode": {"gather", "float32", "sin", "cos"},
+        "denoise": {"sin", "cos"},
+        "render": {"resample", "sin", "cos"},
+    }
+    assert away <= known.get(stage, set())
+    assert ("resample" in away) == (stage == "render")
 
 
 @pytest.mark.parametrize("stage", NETS)
@@ -138,7 +170,7 @@ def test_a_package_is_a_folder_that_names_its_parts(
     """The manifest's root is the program, and every item that it lists is there."""
     made = artifact(artifacts, "listen")
     folder = write_package(tmp_path / "listen.mlpackage", made.data, made.weights)
-    manifest = json.loads((folder / "Manifest.json").read_text())
+    manifest = json.loads((folder / MANIFEST).read_text())
     paths = {key: item["path"] for key, item in manifest["itemInfoEntries"].items()}
     assert all((folder / "Data" / path).exists() for path in paths.values())
     assert (folder / "Data" / paths[manifest["rootModelIdentifier"]]) == folder / MODEL
@@ -191,6 +223,96 @@ def test_another_program_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
         to_artifact("listen", Small(), [small_inputs()])
 
 
+def test_on_a_mac_the_gate_runs_the_runtimes_own_backend(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """There the artifact is what the runtime loads, and it computes what the evaluator says."""
+    inputs = small_inputs()
+    made = to_artifact("listen", Small(), [inputs])
+    fake_coreml.install(monkeypatch, fake_coreml.program_engine)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert to_artifact("listen", Small(), [inputs]) == made
+    outputs = reference(Small(), inputs, ["audio", "state_out"])
+    groups = [[TensorSpec(n, "float32", v.shape) for n, v in g.items()] for g in (inputs, outputs)]
+    stage = StageData(*map(tuple, groups), (made,), (inputs, outputs))  # type: ignore[arg-type]
+    bundle = write_bundle(tmp_path / "bundle", {"listen": stage}, tiny_head())
+    graph = load_graph(bundle, "listen", "coreml", device="ALL")
+    assert graph.loading.error < 1e-2
+    assert bundle.stage("listen").artifacts[0].fidelity["operators"] == made.fidelity["operators"]
+
+
+class SmallDenoise(nn.Module):
+    """``denoise`` with the tiny bundle's sizes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.read, self.keep = nn.Linear(2 * 126 + 8 + 16 + 3, 126), nn.Linear(126, 12)
+
+    def forward(
+        self,
+        noisy: Tensor,
+        previous: Tensor,
+        time: Tensor,
+        audio: Tensor,
+        conditions: Tensor,
+        cache: Tensor,
+        history: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """(1, 126) and the next cache, (1, 2, 4, 6)."""
+        x = torch.cat([noisy, previous, audio, conditions, time, history * 0.01], 1)
+        new = self.keep(previous).reshape(1, 2, 1, 6)
+        return torch.tanh(self.read(x)), torch.cat([cache[:, :, 1:], new], 2)
+
+
+def test_export_adds_a_package_to_every_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``--coreml`` converts checkpoints, measures, and says for which stage it has none."""
+    facts = {
+        "latent": {"mean": [0.5] * SIZE, "std": [2.0] * SIZE},
+        "audio": {"mean": [-5.0] * 64, "std": [2.5] * 64},
+        "sampler": {"kind": "flow", "schedule": [1.0, 0.0], "noise_correlation": 0.5},
+        "sizes": {"state": 8, "features": 8, "cache": [2, 4, 6]},
+    }
+    nets = Small(), SmallDenoise(), facts
+    monkeypatch.setattr("vivant.export.train.motion.load_motion", lambda path: nets)
+    plain, packaged = (write_tiny_bundle(tmp_path / k, k).path for k in ("onnx", "coreml"))
+    out = tmp_path / "out"
+    arguments = ["export", "--motion", "motion.pt", "--coreml", "--out", str(out), "--base"]
+    assert vivant([*arguments, str(plain)]) == 2
+    assert "stage align has none" in capsys.readouterr().err
+    assert not out.exists()
+    assert vivant([*arguments, str(packaged)]) == 0
+    assert "listen   coreml fp16" in capsys.readouterr().err
+    bundle = Bundle.open(out)
+    for stage in ("listen", "denoise"):
+        made = bundle.stage(stage).artifacts[1]
+        assert (made.format, made.precision) == ("coreml", "fp16")
+        assert made.fidelity["psnr_db"] >= 50
+        assert made.tolerance is not None
+        golden = bundle.golden(bundle.stage(stage))
+        model, weights = (bundle.read(ref) for ref in made.files[:2])
+        got = predict(model, weights, [golden[0]], golden[1])[0]
+        assert max(compare(golden[1], got).values()) < made.tolerance
+
+
+def test_a_program_that_fails_its_gate_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Export stops with 5 and leaves no bundle when a program is not the network."""
+    base, out = write_tiny_bundle(tmp_path / "base", "coreml").path, tmp_path / "out"
+    other = stirred(Align())
+    original = convert
+    monkeypatch.setattr(to_coreml, "convert", lambda module, *rest: original(other, *rest))
+    monkeypatch.setattr("vivant.export.train.align.load_align", lambda path: NETS["align"][0])
+    with torch.no_grad():
+        next(other.parameters()).mul_(1.5)
+    arguments = ["--align", "align.pt", "--coreml", "--base", str(base), "--out", str(out)]
+    assert vivant(["export", *arguments]) == 5
+    assert not out.exists()
+
+
 def test_what_overflows_fp16_is_named() -> None:
     """Inner values beyond 65504 are not finite in 16 bits, and the lint names their operator."""
     inputs = small_inputs()
@@ -208,7 +330,8 @@ def test_damaged_files_are_refused() -> None:
     inputs = small_inputs()
     names, outputs = list(inputs), ["audio", "state_out"]
     model, weights = convert(Small(), list(inputs.values()), names, outputs, "fp32")
-    assert predict(model, weights, [inputs])[0]["audio"].shape == (1, 8)
+    outputs_ = reference(Small(), inputs, outputs)
+    assert predict(model, weights, [inputs], outputs_)[0]["audio"].shape == (1, 8)
     for bad in (weights[:100], weights[: len(weights) // 2], b"", bytes(len(weights))):
         with pytest.raises(BundleError, match="cannot be read"):
             read_program(model, bad)

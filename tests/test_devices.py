@@ -26,7 +26,7 @@ def test_the_base_installs_backend_is_usable() -> None:
 
 def test_a_backend_that_is_not_there_says_so_plainly() -> None:
     """The reason is the error's own line, with what to do, and not how a process ended."""
-    assert probe("abacus").reason.startswith("unknown backend; expected openvino")
+    assert probe("abacus").reason.startswith("unknown backend; expected coreml or")
 
 
 @pytest.mark.parametrize(

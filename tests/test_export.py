@@ -15,7 +15,7 @@ from tiny_bundle import tiny_head, write_tiny_bundle
 from torch import Tensor, nn
 
 from vivant import latent
-from vivant.backends import BACKENDS, Options, Signature, load_backend
+from vivant.backends import Options, Signature, load_backend
 from vivant.bundle import MANIFEST, Bundle
 from vivant.controls import CONDITIONS
 from vivant.errors import BundleError, PhotoError, UsageError
@@ -152,7 +152,7 @@ def test_another_graph_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
         to_stage("listen", Listen(), EXAMPLES, {})
 
 
-@pytest.mark.parametrize("backend", list(BACKENDS))
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
 def test_a_matrix_and_its_transpose_stay_apart(backend: str) -> None:
     """Every backend multiplies by the right one of W and W.T (OpenVINO 2026.4 mixes them up)."""
     random = np.random.default_rng(0)

@@ -18,6 +18,9 @@ BASE = {"numpy", "PIL", "soundfile", "soxr"}
 VENDORS = {
     "onnxruntime": "backends/ort.py",
     "openvino": "backends/ov.py",
+    "CoreML": "backends/coreml.py",
+    "Foundation": "backends/coreml.py",
+    "objc": "backends/coreml.py",
     "av": "media.py",
     "cv2": "composite.py",
 }

@@ -259,9 +259,13 @@ def golden_inputs(stage: str) -> dict[str, NDArray[np.float32]]:
     return inputs
 
 
-def tiny_stages() -> dict[str, StageData]:
-    """Every stage, ready to be written; goldens come from ONNX's own reference evaluator."""
+def tiny_stages(kind: str = "onnx") -> dict[str, StageData]:
+    """Every stage, ready to be written; goldens come from ONNX's own reference evaluator.
+
+    The graphs are ONNX even where ``kind`` says otherwise: for the tests' own Core ML.
+    """
     stages = {}
+    weights = b"no weights" if kind == "coreml" else b""
     for write in (align, encode, listen, denoise, render):
         b = Builder(write.__name__)
         write(b)
@@ -269,7 +273,7 @@ def tiny_stages() -> dict[str, StageData]:
         inputs = golden_inputs(b.stage)
         values = ReferenceEvaluator(model).run(None, inputs)
         outputs = {s.name: v for s, v in zip(b.specs[1], values, strict=True)}  # type: ignore[arg-type]
-        artifact = ArtifactData(model, "fp32", {"psnr_db": 120.0})
+        artifact = ArtifactData(model, "fp32", {"psnr_db": 120.0}, kind, weights=weights)
         stages[b.stage] = StageData(b.specs[0], b.specs[1], (artifact,), (inputs, outputs), 1e-3)
     return stages
 
@@ -304,9 +308,9 @@ def tiny_head() -> dict[str, Any]:
     }
 
 
-def write_tiny_bundle(folder: Path) -> Bundle:
+def write_tiny_bundle(folder: Path, kind: str = "onnx") -> Bundle:
     """Write the tiny bundle to ``folder``."""
-    return write_bundle(folder, tiny_stages(), tiny_head())
+    return write_bundle(folder, tiny_stages(kind), tiny_head())
 
 
 if __name__ == "__main__":

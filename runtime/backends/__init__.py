@@ -11,6 +11,7 @@ from ..errors import BackendError, BundleError
 from ..tensor import Array, TensorSpec
 
 BACKENDS = {
+    "coreml": "vivant.backends.coreml",
     "openvino": "vivant.backends.ov",
     "onnxruntime": "vivant.backends.ort",
 }
@@ -53,9 +54,11 @@ class Backend(Protocol):
 
     FORMATS: tuple[str, ...]
     """Formats of artifacts that it reads."""
+    PACKAGE: str
+    """What pip installs."""
 
     def version(self) -> str:
-        """The vendor's version; raises ImportError when it is not installed."""
+        """The vendor's version; ImportError when not installed, BackendError when never here."""
         ...
 
     def devices(self) -> tuple[str, ...]:
@@ -103,7 +106,7 @@ def match(
 
 
 def load_backend(name: str) -> Backend:
-    """The backend called ``name``; raises BackendError when it is unknown or not installed."""
+    """The backend called ``name``; BackendError when it is unknown, not for here, not installed."""
     if name not in BACKENDS:
         raise BackendError("unknown backend", expected=" or ".join(BACKENDS), got=repr(name))
     backend = cast(Backend, importlib.import_module(BACKENDS[name]))
@@ -111,6 +114,8 @@ def load_backend(name: str) -> Backend:
         backend.version()
     except ImportError as error:
         raise BackendError(
-            f"{name} is not installed", got=str(error), fix=f"Run: pip install {name}"
+            f"{name} is not installed",
+            got=str(error),
+            fix=f"Run: pip install {backend.PACKAGE}",
         ) from None
     return backend

@@ -13,6 +13,7 @@ from ..tensor import Array
 from . import Options, Signature, match
 
 FORMATS = ("onnx",)
+PACKAGE = "onnxruntime"
 
 _PROVIDERS = {"CPU": "CPUExecutionProvider", "CUDA": "CUDAExecutionProvider"}
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}

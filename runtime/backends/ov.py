@@ -14,6 +14,7 @@ from ..tensor import Array
 from . import Options, Signature, match
 
 FORMATS = ("onnx", "openvino")
+PACKAGE = "openvino"
 
 # OpenVINO's own choice is bf16 on CPUs that have it and f16 on GPUs, with errors of percents.
 _PRECISIONS = {"fp16": "f16", "bf16": "bf16"}
