@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 
 from vivant.backends import Signature
@@ -144,7 +145,7 @@ def convert(
         )
     assert program is not None
     model = program.model_proto
-    fold_transposes(model)
+    fold_constants(model)
     strip(model)
     return model
 
@@ -163,25 +164,27 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def fold_transposes(model: onnx.ModelProto) -> None:
-    """Store transposed constants as such.
+def fold_constants(model: onnx.ModelProto) -> None:
+    """Compute what follows from constants alone, whatever its size, and store the result.
 
-    OpenVINO 2026.4 on the CPU packs the weights of a matrix product once for each constant, and
-    so multiplies by the wrong one of ``W`` and ``W.T`` when ``W`` is square and both are used.
+    Quantisers look for the weights of a convolution right before it. And OpenVINO 2026.4 on the
+    CPU packs the weights of a matrix product once for each constant, and so multiplies by the wrong
+    one of ``W`` and ``W.T`` when ``W`` is square and both are used.
     """
     graph = model.graph
     constants = {tensor.name: tensor for tensor in graph.initializer}
     kept = []
     for node in graph.node:
-        if node.op_type == "Transpose" and node.input[0] in constants:
-            values = numpy_helper.to_array(constants[node.input[0]])
-            order = next((list(a.ints) for a in node.attribute if a.name == "perm"), None)
-            turned = np.ascontiguousarray(np.transpose(values, order))
-            graph.initializer.append(numpy_helper.from_array(turned, node.output[0]))
+        if node.input and all(name in constants for name in node.input if name):
+            values = {name: numpy_helper.to_array(constants[name]) for name in node.input if name}
+            results = ReferenceEvaluator(node).run(None, values)
+            for name, value in zip(node.output, results, strict=True):
+                array = np.ascontiguousarray(value)
+                constants[name] = numpy_helper.from_array(array, name)
         else:
             kept.append(node)
-    names = {name for node in kept for name in node.input}
-    used = [tensor for tensor in graph.initializer if tensor.name in names]
+    names = {name for node in kept for name in node.input} | {out.name for out in graph.output}
+    used = [tensor for name, tensor in constants.items() if name in names]
     for field, items in ((graph.node, kept), (graph.initializer, used)):
         del field[:]
         field.extend(items)

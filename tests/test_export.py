@@ -23,7 +23,7 @@ from vivant.export import examples, gate, to_onnx, write
 from vivant.export.gate import psnr
 from vivant.export.to_onnx import (
     convert,
-    fold_transposes,
+    fold_constants,
     halve_constants,
     rounded,
     serialise,
@@ -161,7 +161,7 @@ def test_a_matrix_and_its_transpose_stay_apart(backend: str) -> None:
         main (float[1, 126] x) => (float[1, 126] a, float[1, 126] b)
         { a = MatMul(x, w) t = Transpose <perm = [1, 0]> (w) b = MatMul(x, t) }""")
     model.graph.initializer.append(numpy_helper.from_array(weights, "w"))
-    fold_transposes(model)
+    fold_constants(model)
     spec, *outputs = (TensorSpec(name, "float32", (1, 126)) for name in "xab")
     signature = Signature((spec,), tuple(outputs))
     graph = load_backend(backend).compile(serialise(model), signature, Options())

@@ -18,11 +18,23 @@ class Conv(nn.Conv2d):
     """Set by a trainer for the whole process; never set in an exported network."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not Conv.reduced:
-            return super().forward(x)
-        weight, bias = self.weight.bfloat16(), self.bias
-        bias = None if bias is None else bias.bfloat16()
-        return self._conv_forward(x.bfloat16(), weight, bias)
+        return self.of(x, self.weight, self.bias)
+
+    def of(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The same with other weights: some of its own, or some more."""
+        if Conv.reduced:
+            x, weight = x.bfloat16(), weight.bfloat16()
+            bias = None if bias is None else bias.bfloat16()
+        return self._conv_forward(x, weight, bias)
+
+    def parts(self, *xs: Tensor) -> Tensor:
+        """The convolution of a concatenation as the sum of convolutions of its parts: what is
+        concatenated may be kept in different layouts and ranges."""
+        start, total = xs[0].shape[1], self.of(xs[0], self.weight[:, : xs[0].shape[1]], self.bias)
+        for x in xs[1:]:
+            total = total + self.of(x, self.weight[:, start : start + x.shape[1]], None)
+            start += x.shape[1]
+        return total
 
 
 def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> Conv:
@@ -83,3 +95,17 @@ def fold(x: Tensor, step: int = 2) -> Tensor:
     Channels are ordered by place within the cell, then by channel of ``x``.
     """
     return torch.cat([x[:, :, i::step, j::step] for i in range(step) for j in range(step)], 1)
+
+
+class Pack(nn.Module):
+    """``fold`` as a convolution: (B, C, H, W) -> (B, 4 C, H / 2, W / 2)."""
+
+    kernel: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        one = torch.eye(channels)[None, :, :, None] * torch.eye(4)[:, None, None]
+        self.register_buffer("kernel", one.reshape(-1, channels, 2, 2), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.conv2d(x, self.kernel, stride=2)

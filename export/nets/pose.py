@@ -203,57 +203,100 @@ class Poser(nn.Module):
         """Interpolate keypoint values over the grid ``xs`` (B, W) by ``ys`` (B, H).
 
         Returns expression shift, depth and rotation share (B, 5, H, W), and heat maps of the
-        keypoint mixtures ``extra`` (E, K) -> (B, E, H, W).
+        keypoint mixtures ``extra`` (E, K) or (B, E, K) -> (B, E, H, W).
         """
-        x, y = posed.points[..., 0:1], posed.points[..., 1:2]  # (B, K, 1)
-        fine = torch.exp(self.reach)[None, :, None] * posed.size
-        wide = 0.7 * posed.size
+        fx, fy = self._fine(posed, xs, ys)
+        values = torch.cat([self._values(posed), extra.expand(len(xs), *extra.shape[-2:])], 1)
+        shift, rest, heats = _sums(values, fy, fx).split([3, 3, extra.shape[-2]], 1)
+        return self._maps(posed, xs, ys, shift, rest), heats
 
-        def bumps(reach: Tensor) -> tuple[Tensor, Tensor]:
-            u, v = (xs[:, None] - x) / reach, (ys[:, None] - y) / reach
-            return torch.exp(-0.5 * u * u), torch.exp(-0.5 * v * v)
+    def spread_halved(
+        self, posed: Posed, xs: Tensor, ys: Tensor, extra: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """``spread`` with the heat maps averaged over 2x2 cells, (B, E, H/2, W/2).
 
-        fx, fy = bumps(fine)
-        wx, wy = bumps(wide)
-        strength = posed.amplitude[..., None]  # (B, K, 1)
-        gx = torch.cat([fx, wx], 1)  # (B, 2K, W)
-        gy = torch.cat([fy * strength, wy * strength * 0.01], 1)
+        A mean over a cell is the product of the means over its columns and rows.
+        """
+        fx, fy = self._fine(posed, xs, ys)
+        shift, rest = _sums(self._values(posed), fy, fx).split([3, 3], 1)
+        mx, my = 0.5 * (fx[:, :, ::2] + fx[:, :, 1::2]), 0.5 * (fy[:, ::2] + fy[:, 1::2])
+        heats = _sums(extra.expand(len(xs), *extra.shape[-2:]), my, mx)
+        return self._maps(posed, xs, ys, shift, rest), heats
+
+    def _fine(self, posed: Posed, xs: Tensor, ys: Tensor) -> tuple[Tensor, Tensor]:
+        """Each keypoint's own Gaussian over columns (B, K, W) and rows (B, H, K)."""
+        return _bumps(posed, xs, ys, torch.exp(self.reach)[None] * posed.size[:, 0])
+
+    def _values(self, posed: Posed) -> Tensor:
+        """What is summed by the Gaussians: shift (3), depth, share, 1, weighted, (B, 6, K)."""
+        share = self.weight.expand(posed.points.shape[0], -1, -1)
+        values = torch.cat([posed.shift, posed.points[..., 2:], share, torch.ones_like(share)], -1)
+        return (values * posed.amplitude[..., None]).transpose(1, 2)
+
+    def _maps(self, posed: Posed, xs: Tensor, ys: Tensor, shift: Tensor, rest: Tensor) -> Tensor:
+        """Normalised sums, (B, 5, H, W)."""
         # Far from every keypoint the expression fades out while depth is extrapolated.
-        near = torch.cat([posed.shift, torch.zeros_like(posed.shift)], 1)  # (B, 2K, 3)
-        weight = self.weight.expand(posed.points.shape[0], -1, -1)
-        values = torch.cat([posed.points[..., 2:], weight, torch.ones_like(weight)], -1)
-        values = torch.cat([near, torch.cat([values, values], 1)], -1)  # (B, 2K, 6)
-        left = values.transpose(1, 2)[..., None] * gy[:, None]  # (B, 6, 2K, H)
-        maps = torch.matmul(left.transpose(2, 3), gx[:, None])  # (B, 6, H, W)
-        maps = maps[:, :5] / (maps[:, 5:] + 1e-6)
-        mixed = extra[None, :, :, None] * fy[:, None]  # (B, E, K, H)
-        return maps, torch.matmul(mixed.transpose(2, 3), fx[:, None])
+        wx, wy = _bumps(posed, xs, ys, 0.7 * posed.size[:, 0])
+        rest = rest + _sums(0.01 * self._values(posed)[:, 3:], wy, wx)
+        values, total = rest.split([2, 1], 1)
+        return torch.cat([shift, values], 1) / (total + 1e-6)
 
     def flow(self, posed: Posed, xs: Tensor, ys: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
-        """First backward flow of a point on the person, (B, 2, H, W), and where it lies on the
-        driven head (B, 3, H, W), IPD from the midpoint of the pupils."""
-        batch, _, high, wide = maps.shape
-        depth = maps[:, 3:4]
-        column = ((xs - PRINCIPAL[0]) / posed.size[:, 0])[:, None, None, :].expand(
-            batch, 1, high, wide
-        )
-        row = ((ys - PRINCIPAL[1]) / posed.size[:, 0])[:, None, :, None].expand(
-            batch, 1, high, wide
-        )
-        shrink = (CAMERA - depth) / CAMERA
-        x = torch.cat([column * shrink, row * shrink, depth], 1)  # (B, 3, H, W)
-        flat = x.reshape(batch, 3, high * wide)
-        shift = maps[:, :3].reshape(batch, 3, high * wide)
-        share = maps[:, 4:5].reshape(batch, 1, high * wide)
+        """First backward flow of a point on the person with its expression, and the flow that the
+        head's motion alone would be: (B, 2, H, W) each.
 
-        def column3(point: Tensor) -> Tensor:
-            return point.reshape(batch, 3, 1)
+        A difference of two projections, written as the small step that it is: no large numbers
+        cancel, so that it is exact in 16 bits too.
+        """
+        column, row = _plane(posed, xs, ys)
+        shift, depth, share = maps.split([3, 1, 1], 1)
+        # Turning moves a point by (R - 1)(point - pivot), and the pivot by the travel.
+        turn = posed.back - torch.eye(3, device=maps.device)
+        moved = _turned(turn, posed.pivot, column, row, depth)
+        rigid = share * moved + posed.travel.transpose(1, 2)[..., None]
 
-        turned = torch.matmul(posed.back, flat - column3(posed.pivot)) + column3(posed.pivot_photo)
-        carried = flat + column3(posed.travel)
-        back = carried + share * (turned - carried) - shift
-        scale = posed.size * (CAMERA / (CAMERA - back[:, 2:]))
-        origin = posed.size * (CAMERA / (CAMERA - flat[:, 2:]))
-        flow = (back[:, :2] * scale - flat[:, :2] * origin).reshape(batch, 2, high, wide)
-        local = torch.matmul(posed.head.transpose(1, 2), flat - column3(posed.eyes))
-        return flow, local.reshape(batch, 3, high, wide)
+        def project(step: Tensor) -> Tensor:
+            across, down, toward = step.split(1, 1)
+            scale = posed.size[..., None] * CAMERA / (CAMERA - depth - toward)
+            toward = toward / CAMERA
+            return torch.cat([(across + column * toward), (down + row * toward)], 1) * scale
+
+        return project(rigid - shift), project(rigid)
+
+    def local(self, posed: Posed, xs: Tensor, ys: Tensor, depth: Tensor) -> Tensor:
+        """Where the points of ``depth`` (B, 1, H, W) lie on the driven head, (B, 3, H, W), IPD from
+        the midpoint of the pupils."""
+        column, row = _plane(posed, xs, ys)
+        return _turned(posed.head.transpose(1, 2), posed.eyes, column, row, depth)
+
+
+def _bumps(posed: Posed, xs: Tensor, ys: Tensor, reach: Tensor) -> tuple[Tensor, Tensor]:
+    """Gaussians of ``reach`` (B, K or 1) about the keypoints, (B, K, W) and (B, H, K)."""
+    u = (xs[:, None] - posed.points[..., 0:1]) / reach[..., None]
+    v = (ys[:, :, None] - posed.points[:, None, :, 1]) / reach[:, None]
+    return torch.exp(-0.5 * u * u), torch.exp(-0.5 * v * v)
+
+
+def _sums(values: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Sums over K: (B, E, K) values of (B, H, K) by (B, K, W) products -> (B, E, H, W)."""
+    batch, count, points = values.shape
+    left = (values[:, :, None] * rows[:, None]).reshape(batch, count * rows.shape[1], points)
+    return torch.matmul(left, columns).reshape(batch, count, rows.shape[1], columns.shape[2])
+
+
+def _plane(posed: Posed, xs: Tensor, ys: Tensor) -> tuple[Tensor, Tensor]:
+    """The grid on the plane z = 0, IPD from the optical axis: (B, 1, 1, W) and (B, 1, H, 1)."""
+    size = posed.size[:, 0]
+    column, row = (xs - PRINCIPAL[0]) / size, (ys - PRINCIPAL[1]) / size
+    return column[:, None, None, :], row[:, None, :, None]
+
+
+def _turned(turn: Tensor, origin: Tensor, column: Tensor, row: Tensor, depth: Tensor) -> Tensor:
+    """``turn`` (B, 3, 3) of the grid's points at ``depth`` (B, 1, H, W) from ``origin`` (B, 1, 3).
+
+    A point at depth z lies at (column, row) (1 - z / CAMERA): the result is linear in z.
+    """
+    fixed = torch.matmul(turn, origin.transpose(1, 2))[..., None]  # (B, 3, 1, 1)
+    x, y, z = (part[..., None] for part in turn.split(1, 2))
+    plane = x * column + y * row  # (B, 3, H, W)
+    return plane + (z - plane / CAMERA) * depth - fixed

@@ -16,10 +16,18 @@ from torch.nn import functional as F
 
 from vivant import latent
 from vivant.export.nets.encode import BACKGROUND, LEARNED, PHOTO, PRIOR
-from vivant.export.nets.layers import SLOPE, Steered, conv, fold, quiet, upsample
+from vivant.export.nets.layers import SLOPE, Pack, Steered, conv, fold, quiet, upsample
 from vivant.export.nets.mirror import MOTION_MIRROR
 from vivant.export.nets.pose import SCALE, Posed, Poser, load_rig
-from vivant.export.nets.warp import centres, resize, sample
+from vivant.export.nets.warp import (
+    Double,
+    centres,
+    grid_at,
+    hats,
+    planes,
+    sample,
+    sample_grid,
+)
 
 FLOW = 128
 """Side of the flow field."""
@@ -46,35 +54,39 @@ class First(NamedTuple):
     """(B, 2, H, W) as if everything were the person."""
     maps: Tensor
     """(B, 5, H, W) expression shift (3), depth, rotation share."""
-    local: Tensor
-    """(B, 3, H, W) place on the head, IPD from the midpoint of the pupils."""
     heats: Tensor
-    """(B, HEATS, H, W)."""
+    """(B, HEATS, H, W), or of half the height and width."""
     rigid: Tensor
     """(B, 2, H, W) the flow without expression: what teeth do."""
 
 
 def sample_at(image: Tensor, xs: Tensor, ys: Tensor, flow: Tensor) -> Tensor:
     """Sample at grid ``xs`` (B, W) x ``ys`` (B, H) plus ``flow`` (B, 2, H, W), border."""
-    x = (flow[:, 0] + xs[:, None, :]) * 2 - 1
-    y = (flow[:, 1] + ys[:, :, None]) * 2 - 1
-    grid = torch.stack([x, y], -1)
-    return F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return sample_grid(image, grid_at(xs, ys, flow))
 
 
 def first_flow(
-    poser: Poser, posed: Posed, xs: Tensor, ys: Tensor, prior: Tensor, mix: Tensor
+    poser: Poser,
+    posed: Posed,
+    xs: Tensor,
+    ys: Tensor,
+    prior: Tensor,
+    mix: Tensor,
+    halved: bool = False,
 ) -> First:
-    """The analytic flow over a grid, its depth corrected by the portrait's own prior maps."""
-    maps, heats = poser.spread(posed, xs, ys, mix)
+    """The analytic flow over a grid, its depth corrected by the portrait's own ``prior`` maps
+    (B, PRIOR, 64, 64); ``halved`` gives the heat maps as means over 2x2 cells."""
+    spread = poser.spread_halved if halved else poser.spread
+    maps, heats = spread(posed, xs, ys, mix)
     flow, _ = poser.flow(posed, xs, ys, maps)
-    fix = sample_at(prior[:, 1:3], xs, ys, flow)
-    depth = maps[:, 3:4] + 0.3 * fix[:, 0:1]
-    share = torch.clamp(maps[:, 4:5] + 0.3 * fix[:, 1:2], 0.0, 1.0)
-    maps = torch.cat([maps[:, :3], depth, share], 1)
-    flow, local = poser.flow(posed, xs, ys, maps)
-    rigid, _ = poser.flow(posed, xs, ys, torch.cat([torch.zeros_like(maps[:, :3]), maps[:, 3:]], 1))
-    return First(flow, maps, local, heats, rigid)
+    _, fixes, _ = prior.split([1, 2, PRIOR - 3], 1)
+    fix = sample_at(fixes, xs, ys, flow)
+    shift, depth, share = maps.split([3, 1, 1], 1)
+    deeper, other = fix.split(1, 1)
+    depth, share = depth + 0.3 * deeper, torch.clamp(share + 0.3 * other, 0.0, 1.0)
+    maps = torch.cat([shift, depth, share], 1)
+    flow, rigid = poser.flow(posed, xs, ys, maps)
+    return First(flow, maps, heats, rigid)
 
 
 def start_shut(layer: nn.Conv2d) -> None:
@@ -107,7 +119,9 @@ class Painter(nn.Module):
         self.register_buffer("place", place[None].clone())
         act = nn.LeakyReLU(SLOPE)
         self.act = act
-        self.enter = conv(4 * (3 + 3 + 3 + 2 + HEATS + 3), width)
+        inputs = 3 + 3 + 3 + 2 + HEATS + 3
+        self.pack = Pack(inputs)
+        self.enter = conv(4 * inputs, width)
         self.high = Steered(width, CODE)
         self.down = conv(width, 2 * width, 3, 2)
         self.low = nn.ModuleList([Steered(2 * width, CODE) for _ in range(2)])
@@ -124,25 +138,26 @@ class Painter(nn.Module):
         ys = centre[:, 1:2] + half * (self.ramp + self.lower)
         return xs, ys
 
-    def forward(self, first: First, crop: Tensor, code: Tensor, side: Tensor) -> Tensor:
-        """Window maps and the photo warped with and without expression (B, 6, n, n) -> weight
-        and weight * RGB (B, 4, n, n)."""
+    def forward(
+        self, first: First, local: Tensor, crop: Tensor, code: Tensor, side: Tensor
+    ) -> Tensor:
+        """Window maps, place on the head (B, 3, n, n) and the photo warped with and without
+        expression (B, 6, n, n) -> weight and weight * RGB (B, 4, n, n)."""
         turn = torch.cat([side, torch.ones_like(side), torch.ones_like(side)], 1)[:, :, None, None]
         place = self.place.expand(crop.shape[0], -1, -1, -1)
-        x = [crop[:, :3] - 0.5, first.maps[:, :3] * turn * 4, first.local * turn, place]
-        x += [first.heats, crop[:, 3:] - 0.5]
-        x0 = self.act(self.enter(fold(torch.cat(x, 1))))
+        moving, rigid = crop.chunk(2, 1)
+        x = [moving - 0.5, first.maps[:, :3] * turn * 4, local * turn, place]
+        x += [first.heats, rigid - 0.5]
+        x0 = self.act(self.enter(self.pack(torch.cat(x, 1))))
         x0 = self.high(x0, code)
         x1 = self.act(self.down(x0))
         for block in self.low:
             x1 = block(x1, code)
         x0 = self.last(self.act(upsample(self.up(x1)) + x0), code)
         out = F.pixel_shuffle(self.leave(x0), 2).float()  # (B, 6, n, n)
-        weight = torch.sigmoid(out[:, :1]) * self.taper
-        keep = torch.sigmoid(out[:, 1:2])
-        fixed = torch.sigmoid(out[:, 5:])
-        photo = crop[:, :3] * (1 - fixed) + crop[:, 3:] * fixed
-        colour = photo * keep + torch.sigmoid(out[:, 2:5]) * (1 - keep)
+        weight, keep, paint, fixed = planes(torch.sigmoid(out), [1, 1, 3, 1])
+        weight = weight * self.taper
+        colour = paint + keep * (moving + fixed * (rigid - moving) - paint)
         return torch.cat([weight, weight * colour], 1)
 
     def paste(self, window: Tensor, centre: Tensor, size: Tensor, side: Tensor) -> Tensor:
@@ -185,6 +200,8 @@ class Render(nn.Module):
     swap: Tensor
     shapes: Tensor
     scale: Tensor
+    twice: Tensor
+    fourfold: Tensor
 
     def __init__(self, width: int = 48) -> None:
         super().__init__()
@@ -221,6 +238,9 @@ class Render(nn.Module):
         start_shut(self.leave)
         self.reveal = conv(24, 4)
         quiet(self.reveal, 0.1)
+        self.enlarge = Double(4, FLOW)
+        self.register_buffer("twice", hats(64, FLOW), persistent=False)
+        self.register_buffer("fourfold", hats(64, PAINT), persistent=False)
         self.mouth = Painter(64, 0.68, 0.2, 40)
         self.eye = Painter(40, 0.36, 0.0, 24)
 
@@ -241,22 +261,24 @@ class Render(nn.Module):
         gate = 1 - torch.exp(-STILL * (change * change).sum(1, keepdim=True))[:, :, None, None]
         code = self.steer(torch.cat([motion / self.scale, change], 1) * 0.5)
         posed = self.poser(keypoints, source, motion)
-        photo = F.pixel_shuffle(features[:, :PHOTO], 4)  # (B, 3, 256, 256)
-        prior = features[:, PHOTO : PHOTO + PRIOR]
+        folded, prior, learned, background = features.split([PHOTO, PRIOR, LEARNED, BACKGROUND], 1)
+        person, _ = prior.split([1, PRIOR - 1], 1)
+        photo = F.pixel_shuffle(folded, 4)  # (B, 3, 256, 256)
 
         line = centres(FLOW, features).expand(batch, -1)
-        first = first_flow(self.poser, posed, line, line, prior, self.mix)
-        matte = torch.sigmoid(2 * sample_at(prior[:, 0:1], line, line, first.flow))
-        still = torch.sigmoid(2 * resize(prior[:, 0:1], FLOW))
-        flow = first.flow * matte
+        first = first_flow(self.poser, posed, line, line, prior, self.mix, halved=True)
+        matte = torch.sigmoid(2 * sample_at(person, line, line, first.flow))
+        still = torch.sigmoid(2 * self.twice @ person @ self.twice.T)
+        flow = start = first.flow * matte
         # Flow is taught by exact flow alone: through pictures its gradient is mostly noise.
         fixed = flow.detach()
         shown = sample(photo, fixed)  # (B, 3, 128, 128)
-        flow64 = F.avg_pool2d(fixed, 2)
-        appearance = sample(features[:, PHOTO + PRIOR : -BACKGROUND], flow64)
-        maps = torch.cat([first.maps, first.local, matte, still, flow * 8, first.heats], 1)
-        x = torch.cat([appearance, fold(shown - 0.5), F.avg_pool2d(maps, 2)], 1)
-        x64 = self.act(self.enter(x))
+        half = F.avg_pool2d
+        maps, flow64, middle = half(first.maps, 2), half(fixed, 2), centres(FLOW // 2, features)
+        local = self.poser.local(posed, middle, middle, maps[:, 3:4])
+        appearance = sample(learned, flow64)
+        x = [appearance, fold(shown - 0.5), maps, local, half(matte, 2), half(still, 2)]
+        x64 = self.act(self.enter(torch.cat([*x, flow64 * 8, first.heats], 1)))
         x32 = self.act(self.down32(x64))
         for block in self.level32:
             x32 = block(x32, code)
@@ -269,42 +291,51 @@ class Render(nn.Module):
         flow = flow + F.pixel_shuffle(self.residual(x64), 2).float() * (STEP * gate)
         shown = sample(photo, flow.detach())
         detail = F.pixel_shuffle(self.detail(x64), 2)  # (B, 16, 128, 128)
-        detail = self.act(self.blend(torch.cat([detail, shown - 0.5, matte, still], 1)))
-        out = F.pixel_shuffle(self.leave(detail), 2).float()  # (B, 5, 256, 256)
-        occlusion = torch.sigmoid(out[:, :1])
-        keep = torch.sigmoid(out[:, 1:2])
-        paint = resize(shown, PAINT) * keep + torch.sigmoid(out[:, 2:]) * (1 - keep)
-        # Where the person was and is no more, the background continues.
-        left = (
-            F.pixel_shuffle(self.reveal(detail), 2).float() + resize(still - matte, PAINT) * 8 - 4
-        )
-        left = torch.sigmoid(left)
-        paint = paint * (1 - left) + resize(features[:, -BACKGROUND:], PAINT) * left
-
+        seen = torch.cat([shown - 0.5, matte, still], 1)
+        detail = self.act(self.blend.parts(detail, seen))
         close = self.close_up(posed, photo, prior, motion, change)  # (B, 4, 256, 256)
-        over = 1 - close[:, :1]
-        paint = (paint * (occlusion * over + 1e-3) + close[:, 1:]) / (
-            occlusion * over + close[:, :1] + 1e-3
-        )
-        occlusion = (occlusion * over + close[:, :1]) * gate
-        return flow, occlusion, paint, first.flow * matte
+        occlusion, paint = self.compose(detail, shown, still - matte, background, close)
+        return flow, occlusion * gate, paint, start
+
+    def compose(
+        self, detail: Tensor, shown: Tensor, uncovered: Tensor, background: Tensor, close: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Occlusion (B, 1, 256, 256) and paint (B, 3, 256, 256)."""
+        weights = torch.cat([self.leave.weight, self.reveal.weight])
+        biases = torch.cat([self.leave.bias, self.reveal.bias])  # type: ignore[list-item]
+        out = F.pixel_shuffle(self.leave.of(detail, weights, biases), 2).float()
+        occlusion, keep, colour, reveal = planes(out, [1, 1, 3, 1])
+        shown, uncovered = planes(self.enlarge(torch.cat([shown, uncovered], 1)), [3, 1])
+        occlusion, colour = torch.sigmoid(occlusion), torch.sigmoid(colour)
+        paint = colour + torch.sigmoid(keep) * (shown - colour)
+        # Where the person was and is no more, the background continues.
+        left = torch.sigmoid(reveal + uncovered * 8 - 4)
+        background = self.fourfold @ background @ self.fourfold.T
+        paint = paint + left * (background - paint)
+        weight, premultiplied = close.split([1, 3], 1)
+        occlusion = occlusion * (1 - weight)
+        whole = occlusion + weight
+        paint = (paint * (occlusion + 1e-3) + premultiplied) / (whole + 1e-3)
+        return whole, paint
 
     def close_up(
         self, posed: Posed, photo: Tensor, prior: Tensor, motion: Tensor, change: Tensor
     ) -> Tensor:
-        """Mouth and eyes painted over nothing: weight and weight * RGB, (B, 4, 256, 256)."""
+        """Mouth and eyes painted over nothing: weight and weight * RGB (B, 4, 256, 256).
+
+        Windows overlap at most where both have faded, so that their sum is taken.
+        """
         # What only turns is warped: a window is painted as far as its own shapes change.
         moved = 1 - torch.exp(-CHANGED * torch.matmul(change * change, self.shapes))  # (B, 2)
-        mouth, right, left = (
+        parts = [
             shot.painter.paste(
                 shot.paint * moved[:, gate, None, None, None], shot.centre, posed.size, shot.side
             )
             for gate, shot in zip(
                 (0, 1, 1), self.shots(posed, photo, prior, motion, change), strict=True
             )
-        )
-        pair = right * (1 - left[:, :1]) + left
-        return pair + mouth * (1 - pair[:, :1])
+        ]
+        return parts[0] + parts[1] + parts[2]
 
     def shots(
         self, posed: Posed, photo: Tensor, prior: Tensor, motion: Tensor, change: Tensor
@@ -314,28 +345,47 @@ class Render(nn.Module):
         code = self.steer_close(torch.cat([motion / self.scale, change], 1) * 0.5)
         both = [torch.matmul(motion / self.scale, self.swap), torch.matmul(change, self.swap)]
         other = self.steer_close(torch.cat(both, 1) * 0.5)
-        views: list[tuple[Painter, Tensor, Tensor, Tensor, Tensor, First, Tensor]] = []
-        for k in range(3):
-            painter = self.mouth if k == 0 else self.eye
-            hand = -side if k == 2 else side
-            mix = painter.mix[:, self.mirror] if k == 2 else painter.mix
-            centre = posed.anchors[:, k]
-            xs, ys = painter.axes(centre, posed.size, hand)
-            first = first_flow(self.poser, posed, xs, ys, prior, mix)
-            crop = torch.cat(
-                [sample_at(photo, xs, ys, f.detach()) for f in (first.flow, first.rigid)], 1
-            )
-            views.append((painter, centre, hand, xs, ys, first, crop))
+        mouth, right, left = posed.anchors.unbind(1)
+        paint, crop, xs, ys = self.window(
+            self.mouth, self.mouth.mix, posed, photo, prior, code, mouth, side
+        )
+        shots = [Shot(self.mouth, paint, crop, mouth, side, xs, ys)]
         # The left eye is painted as a mirrored right one, in one batch with it.
-        pair = First(*(torch.cat([a, b], 0) for a, b in zip(views[1][5], views[2][5], strict=True)))
-        eyes = self.eye(
-            pair,
-            torch.cat([views[1][6], views[2][6]], 0),
-            torch.cat([code, other], 0),
-            torch.cat([side, -side], 0),
-        ).chunk(2, 0)
-        paints = (self.mouth(views[0][5], views[0][6], code, side), *eyes)
-        return [
-            Shot(painter, paint, crop, centre, hand, xs, ys)
-            for (painter, centre, hand, xs, ys, _, crop), paint in zip(views, paints, strict=True)
-        ]
+        batch = len(motion)
+        mix = torch.stack([self.eye.mix, self.eye.mix[:, self.mirror]]).repeat_interleave(batch, 0)
+        pair = Posed(*(torch.cat([part, part]) for part in posed))
+        centre, sides = torch.cat([right, left]), torch.cat([side, -side])
+        parts = self.window(
+            self.eye, mix, pair, photo, torch.cat([prior, prior]), torch.cat([code, other]),
+            centre, sides,
+        )  # fmt: skip
+        eyes = zip(*(part.chunk(2) for part in parts), strict=True)
+        for (paint, crop, xs, ys), place, hand in zip(
+            eyes, (right, left), (side, -side), strict=True
+        ):
+            shots.append(Shot(self.eye, paint, crop, place, hand, xs, ys))
+        return shots
+
+    def window(
+        self,
+        painter: Painter,
+        mix: Tensor,
+        posed: Posed,
+        photo: Tensor,
+        prior: Tensor,
+        code: Tensor,
+        centre: Tensor,
+        side: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Paint, crop and axes of one window of each row, see ``Shot``. ``photo`` may have a row
+        for several of these, which then follow each other."""
+        xs, ys = painter.axes(centre, posed.size, side)
+        first = first_flow(self.poser, posed, xs, ys, prior, mix)
+        local = self.poser.local(posed, xs, ys, first.maps[:, 3:4])
+        grids = [grid_at(xs, ys, f.detach()) for f in (first.flow, first.rigid)]
+        # One call for all windows of a photo: they lie below each other.
+        grid = torch.cat([part for both in grids for part in both.split(len(photo))], 1)
+        seen = sample_grid(photo, grid).chunk(2, 2)
+        count = len(xs) // len(photo)
+        crop = torch.cat([torch.cat(part.chunk(count, 2)) for part in seen], 1)
+        return painter(first, local, crop, code, side), crop, xs, ys

@@ -1,0 +1,157 @@
+"""What ``render`` computes in a fast form is what the plain form says."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vivant import latent
+from vivant.export.nets.encode import CHANNELS
+from vivant.export.nets.layers import Pack, conv, fold
+from vivant.export.nets.pose import CAMERA, PRINCIPAL, Posed, Poser, load_rig
+from vivant.export.nets.render import PAINT, Render
+from vivant.export.nets.warp import Double, hats, planes, resize
+
+
+def posed(poser: Poser, batch: int = 2) -> Posed:
+    """Some faces, turned, shifted and talking."""
+    torch.manual_seed(3)
+    generic = torch.from_numpy(load_rig().neutral)[None].repeat(batch, 1, 1)
+    points = generic * 0.165 + torch.tensor([*PRINCIPAL, 0.0]) + 0.002 * torch.randn(1, 1, 3)
+    source, motion = torch.zeros(batch, latent.SIZE), torch.zeros(batch, latent.SIZE)
+    motion[:, :55] = 0.4 * torch.rand(batch, 55)
+    motion[:, 57:60] = 15 * torch.randn(batch, 3)
+    motion[:, 60:] = 0.2 * torch.randn(batch, 3)
+    with torch.no_grad():
+        return Posed(*(part.detach() for part in poser(points, source, motion)))
+
+
+def grid(batch: int = 2, count: int = 32) -> tuple[Tensor, Tensor]:
+    """Columns and rows, another part of the frame for each face."""
+    line = (torch.arange(count) + 0.5) / count
+    start = torch.linspace(0.1, 0.3, batch)[:, None]
+    return start + 0.5 * line, start + 0.6 * line
+
+
+def test_a_small_step_is_the_difference_of_two_projections() -> None:
+    """The first flow is where a point was projected in the photo, less where it is now; without
+    expression it is the head's motion alone."""
+    poser = Poser()
+    face, (xs, ys) = posed(poser), grid()
+    maps, _ = poser.spread(face, xs, ys, torch.zeros(1, poser.count))
+    flow, rigid = poser.flow(face, xs, ys, maps.detach())
+    face = Posed(*(part.double() for part in face))
+    size = face.size[..., None]
+    depth, share = maps[:, 3:4].detach().double(), maps[:, 4:].detach().double()
+    at = torch.stack(
+        [xs[:, None, :].expand(depth[:, 0].shape), ys[:, :, None].expand(depth[:, 0].shape)], 1
+    )
+    plane = (at - torch.tensor(PRINCIPAL)[None, :, None, None]) / size * (CAMERA - depth) / CAMERA
+    point = torch.cat([plane, depth], 1).flatten(2)  # (B, 3, N)
+
+    def column(value: Tensor) -> Tensor:
+        return value.transpose(1, 2)
+
+    turned = face.back @ (point - column(face.pivot)) + column(face.pivot_photo)
+    carried = point + column(face.travel)
+    still = carried + share.flatten(2) * (turned - carried)
+    for got, shift in ((flow, maps[:, :3].detach().double().flatten(2)), (rigid, 0.0)):
+        back = still - shift
+        step = back[:, :2] * CAMERA / (CAMERA - back[:, 2:]) - point[:, :2] * CAMERA / (
+            CAMERA - point[:, 2:]
+        )
+        wanted = (step * face.size).reshape(got.shape)
+        assert wanted.abs().max() > 0.02
+        torch.testing.assert_close(got.double(), wanted, atol=1e-6, rtol=0)
+    local = poser.local(Posed(*(part.float() for part in face)), xs, ys, maps[:, 3:4].detach())
+    wanted = face.head.transpose(1, 2) @ (point - column(face.eyes))
+    torch.testing.assert_close(local.double(), wanted.reshape(local.shape), atol=1e-5, rtol=0)
+
+
+def test_maps_are_normalised_sums_of_gaussians() -> None:
+    """Every keypoint weighs in by a Gaussian of its own reach; in depth and share by a wide one."""
+    poser = Poser()
+    face, (xs, ys) = posed(poser), grid()
+    mix = torch.randn(3, poser.count)
+    with torch.no_grad():
+        maps, heats = poser.spread(face, xs, ys, mix)
+        half, fewer = poser.spread_halved(face, xs, ys, mix)
+        reach = torch.exp(poser.reach)[None, :, None, None] * face.size[..., None]
+
+    def bumps(reach: Tensor) -> Tensor:
+        x = (xs[:, None, None, :] - face.points[..., 0][..., None, None]) / reach
+        y = (ys[:, None, :, None] - face.points[..., 1][..., None, None]) / reach
+        return torch.exp(-0.5 * (x * x + y * y))  # (B, K, H, W)
+
+    fine, wide = bumps(reach), bumps(0.7 * face.size[..., None])
+    torch.testing.assert_close(heats, torch.einsum("ek,bkhw->behw", mix, fine), atol=1e-4, rtol=0)
+    near = fine * face.amplitude[..., None, None]
+    far = near + 0.01 * wide * face.amplitude[..., None, None]
+    total = far.sum(1, keepdim=True) + 1e-6
+    shift = torch.einsum("bkc,bkhw->bchw", face.shift, near) / total
+    depth = torch.einsum("bk,bkhw->bhw", face.points[..., 2], far)[:, None] / total
+    share = torch.einsum("k,bkhw->bhw", poser.weight[0, :, 0], far)[:, None] / total
+    torch.testing.assert_close(maps, torch.cat([shift, depth, share], 1), atol=1e-5, rtol=0)
+    torch.testing.assert_close(half, maps, atol=1e-6, rtol=0)
+    torch.testing.assert_close(fewer, F.avg_pool2d(heats, 2), atol=1e-5, rtol=0)
+
+
+def test_rearranged_layers_are_the_plain_ones() -> None:
+    """Doubling, resizing by products, space to depth, a sum of convolutions and groups of channels
+    give what interpolation, slices, a concatenation and a split give."""
+    torch.manual_seed(0)
+    x = torch.randn(2, 4, 16, 16)
+    torch.testing.assert_close(Double(4, 16)(x), resize(x, 32))
+    for size in (32, 64):
+        weights = hats(16, size)
+        torch.testing.assert_close(weights @ x @ weights.T, resize(x, size))
+    assert torch.equal(Pack(4)(x), fold(x))
+    layer, y = conv(7, 5), torch.randn(2, 3, 16, 16)
+    torch.testing.assert_close(layer.parts(x, y), layer(torch.cat([x, y], 1)))
+    for got, wanted in zip(planes(x, [1, 3]), x.split([1, 3], 1), strict=True):
+        assert torch.equal(got, wanted)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_the_picture_is_composed_as_layers_of_paint(batch: int) -> None:
+    """Photo, own colour, background and close-ups lie over each other by their weights."""
+    torch.manual_seed(1)
+    render = Render(8).eval()
+    detail, shown, uncovered = (torch.rand(batch, n, 128, 128) for n in (24, 3, 1))
+    background, close = torch.rand(batch, 3, 64, 64), torch.rand(batch, 4, PAINT, PAINT)
+    with torch.no_grad():
+        render.reveal.weight.normal_(0, 0.1)
+        whole, paint = render.compose(detail, shown, uncovered, background, close)
+        out = F.pixel_shuffle(render.leave(detail), 2)
+        reveal = F.pixel_shuffle(render.reveal(detail), 2)
+    own, keep, colour = torch.sigmoid(out).split([1, 1, 3], 1)
+    wanted = resize(shown, PAINT) * keep + colour * (1 - keep)
+    left = torch.sigmoid(reveal + resize(uncovered, PAINT) * 8 - 4)
+    wanted = wanted * (1 - left) + resize(background, PAINT) * left
+    weight, over = close[:, :1], own * (1 - close[:, :1])
+    wanted = (wanted * (over + 1e-3) + close[:, 1:]) / (over + weight + 1e-3)
+    torch.testing.assert_close(paint, wanted, atol=1e-5, rtol=0)
+    torch.testing.assert_close(whole, over + weight, atol=1e-5, rtol=0)
+
+
+def test_portraits_of_a_batch_do_not_mix() -> None:
+    """Two portraits at once give what each gives alone."""
+    torch.manual_seed(2)
+    render = Render(8).eval()
+    points = torch.from_numpy(load_rig().neutral)[None].repeat(2, 1, 1) * 0.165
+    points = points + torch.tensor([*PRINCIPAL, 0.0])
+    inputs = (torch.rand(2, CHANNELS, 64, 64), points, torch.zeros(2, 63), 0.3 * torch.rand(2, 63))
+    with torch.no_grad():
+        both = render(*inputs)
+        for row in range(2):
+            one = render(*(value[row : row + 1] for value in inputs))
+            for got, wanted in zip(both, one, strict=True):
+                torch.testing.assert_close(got[row : row + 1], wanted, atol=1e-5, rtol=0)
+
+
+def test_constants_are_not_part_of_a_checkpoint() -> None:
+    """A checkpoint holds what is learned; kernels that follow from sizes are made anew."""
+    names = {name.rpartition(".")[2] for name in Render(8).state_dict()}
+    assert not names & {"kernel", "twice", "fourfold", "shapes"}
