@@ -14,14 +14,15 @@ from typing import Any
 import numpy as np
 
 KNOWN = frozenset(
-    "Parameter Result Constant Abs Add AvgPool Broadcast Ceiling Clamp Concat Convert Convolution "
-    "ConvolutionBackpropData Cos CumSum DepthToSpace Divide Elu Equal Erf Exp FakeQuantize Floor "
-    "FloorMod Gather Gelu Greater GreaterEqual GridSample GroupConvolution GroupNormalization "
-    "HSigmoid HSwish HardSigmoid Interpolate Less LessEqual Log LogSoftmax MVN MatMul MaxPool "
-    "Maximum Minimum Mish Mod Multiply Negative NotEqual PRelu Pad Power ReduceL2 ReduceMax "
-    "ReduceMean ReduceMin ReduceProd ReduceSum Relu Reshape Round ScaledDotProductAttention Select "
-    "Sigmoid Sign Sin Slice SoftPlus Softmax SpaceToDepth Split Sqrt SquaredDifference Squeeze "
-    "StridedSlice Subtract Swish Tan Tanh Tile TopK Transpose Unsqueeze VariadicSplit".split()
+    "Parameter Result Constant Abs Add AvgPool Broadcast Ceiling Clamp Concat Convert "
+    "Convolution ConvolutionBackpropData Cos CumSum DepthToSpace Divide Elu Equal Erf Exp "
+    "FakeQuantize Floor FloorMod Gather Gelu Greater GreaterEqual GridSample GroupConvolution "
+    "GroupNormalization HSigmoid HSwish HardSigmoid Interpolate Less LessEqual Log LogSoftmax "
+    "MVN MatMul MaxPool Maximum Minimum Mish Mod Multiply Negative NotEqual PRelu Pad Power "
+    "Range ReduceL2 ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum Relu Reshape Round "
+    "ScaledDotProductAttention Select ShapeOf Sigmoid Sign Sin Slice SoftPlus Softmax "
+    "SpaceToDepth Split Sqrt SquaredDifference Squeeze StridedSlice Subtract Swish Tan Tanh "
+    "Tile TopK Transpose Unsqueeze VariadicSplit".split()
 )
 """Operators that were compiled."""
 

@@ -46,6 +46,10 @@ MODULES = {
         "add measured INT8 artifacts to a bundle (needs the extra quant)",
         "vivant.quant.quantize",
     ),
+    "report": (
+        "size, fidelity and speed of every artifact of a bundle, and where it can run",
+        "vivant.benchmarks.report",
+    ),
     "bench": (
         "compare the pipeline's speed on the backends of this machine",
         "vivant.benchmarks.pipeline",
