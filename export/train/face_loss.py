@@ -38,6 +38,8 @@ class Regions:
         for k, name in enumerate(names):
             if name.startswith(("lip", "lid", "pupil", "brow", "nos")):
                 weight[k] = 2.0
+            if name.startswith("lipInner"):
+                weight[k] = 4.0
             if name.startswith(("skull", "chest", "shoulder", "sternum", "tongue", "teethLower")):
                 weight[k] = 0.3
         self.points = weight / weight.mean()
