@@ -426,7 +426,8 @@ def test_training_resumes_and_its_checkpoint_loads(tmp_path: Path) -> None:
     common += ["--features", "16", "--listen-minutes", "0.0002"]
     motion.main([*common, "--minutes", "0.005"])
     before = motion.read_checkpoint(tmp_path / "run" / "last.pt")
-    motion.main([*common, "--minutes", "0.01", "--resume"])
+    later = str(before["seconds"] / 60 + 0.005)
+    motion.main([*common, "--minutes", later, "--resume"])
     after = motion.read_checkpoint(tmp_path / "run" / "last.pt")
     assert after["step"] > before["step"] > 0
     listen, denoise, meta = motion.load_motion(tmp_path / "run" / "last.pt")

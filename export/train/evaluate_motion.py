@@ -273,7 +273,9 @@ def drift(table: Table, subject: Subject, one: Recording, minutes: float) -> Arr
         ("mouth activity", metrics.activity),
         ("blinks", metrics.blinks_per_minute),
     ):
-        table.put(column, f"{name} {told}, late to early", measure(late) / measure(early))
+        table.put(
+            column, f"{name} {told}, late to early", measure(late) / (measure(early) or np.nan)
+        )
     return motion
 
 

@@ -357,7 +357,7 @@ class Trainer:
         rate = self.args.rate * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * progress)))
         alone = minutes < self.args.listen_minutes
         heard, moved = self.optimiser.param_groups
-        heard["lr"] = rate * min(1.0, (self.step + 1) / 200) * (1.0 if alone else 0.4)
+        heard["lr"] = rate * min(1.0, (self.step + 1) / 200) * (1.0 if alone else 0.8)
         moved["lr"] = rate
 
     def advance(self) -> dict[str, Tensor]:
