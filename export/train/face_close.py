@@ -30,10 +30,12 @@ from vivant.export.train.face_loss import Regions, average, gradient_l1, robust
 
 EMA = 0.998
 """Decay of the averaged weights a step."""
-DRIVERS = 4
+DRIVERS = 6
 """Driven frames a source."""
-VERDICT, MATCHED = 0.15, 6.0
+VERDICT, MATCHED = 0.5, 16.0
 """Weights of the critics' verdict and of the distance in their features, against pixel losses."""
+HASTE = 2.0
+"""Learning rate of the critics, in the painters'."""
 CRITIC_FROM = 0.08
 """Share of the run after which painters listen to their critics."""
 
@@ -126,8 +128,10 @@ def train(options: argparse.Namespace) -> None:
     sums, count = torch.zeros(3, device=device), 0
     for step, host in enumerate(prefetch(people.batches(options.sources))):
         progress = (time.monotonic() - begin) / (60 * options.minutes)
-        for group in (*optimiser.param_groups, *judging.param_groups):
+        for group in optimiser.param_groups:
             group["lr"] = rate(progress, options.rate)
+        for group in judging.param_groups:
+            group["lr"] = HASTE * rate(progress, options.rate)
         batch = to_device(host, device)
         pixels, windows = step_loss(face, regions, batch)
         asked = pixels.new_zeros(())
