@@ -307,6 +307,17 @@ def test_a_window_hears_sixty_milliseconds_ahead(tmp_path: Path) -> None:
             assert heard == pytest.approx(wanted, abs=1e-4)
 
 
+def test_liveliness_is_what_the_head_does() -> None:
+    """A head at the median's speed is 0, at twice that 1; more is usual where somebody speaks."""
+    motion = np.zeros((400, SIZE), np.float16)
+    motion[:, INDEX["headYaw"]] = np.abs((np.arange(400) % 100) - 50) * 5.9 / 50  # degrees
+    motion[200:, INDEX["headYaw"]] *= 2
+    viseme, bounds = np.ones(800, np.uint8), np.array([0, 100, 200])
+    told = motion_data.liveliness(motion, viseme, bounds)
+    np.testing.assert_allclose(told, [0, 1], atol=0.02)
+    assert (motion_data.liveliness(motion, 0 * viseme, bounds) > told + 1).all()
+
+
 def test_a_stream_begins_at_rest_and_reaches_its_place() -> None:
     """Clips that start a stream leave from neutral; regard arrives within half a second."""
     frames = np.zeros((202, SIZE), np.float32)

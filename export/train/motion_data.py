@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,10 @@ AHEAD = 6
 """Mel frames of look-ahead: tick i has heard frames up to 4 i + 9."""
 EMOTIONS = (5, 12)
 """First and end index of the emotions among the conditions, with the flag that one is given."""
+LIVELINESS = 12
+"""Index of the condition that tells the head's liveliness, in octaves."""
+HEAD_SPEED = (2.3, 5.9)
+"""Median speed of the corpus' heads, degrees a second, in clips without and with speech."""
 SILENCE = float(np.log(1e-5))
 """Log-mel of digital silence."""
 
@@ -82,6 +87,7 @@ def load_corpus(paths: Iterable[Path]) -> Corpus:
         viseme.append(part["viseme"].astype(np.uint8))
         conditions.append(given.astype(np.float32))
         clips.append(np.stack([at + bounds[:-1], np.diff(bounds)], axis=1))
+        conditions[-1][:, LIVELINESS] = liveliness(motion[-1], viseme[-1], bounds)
         at += len(part["mel"]) // FRAMES
     if not mel:
         raise UsageError(
@@ -96,6 +102,27 @@ def load_corpus(paths: Iterable[Path]) -> Corpus:
         np.concatenate(clips),
         np.concatenate(conditions),
     )
+
+
+def liveliness(
+    motion: NDArray[np.float16], viseme: NDArray[np.uint8], bounds: NDArray[np.int64]
+) -> Array:
+    """Mean speed of the head in each clip, in octaves above the median for as much speech, (C,).
+
+    ``motion`` (N / 2, 63), ``viseme`` (N,), ``bounds`` (C + 1,) in ticks. Speakers differ by a
+    factor of ten. A network that is not told which one it is reads it off its own past, and
+    streaming then becomes ever more or ever less lively.
+    """
+    head = motion[:, [INDEX[name] for name in HEAD[:3]]].astype(np.float32)
+    speeds, shares = [], []
+    for first, end in pairwise(bounds):
+        steps = np.diff(head[SUBFRAMES * first : SUBFRAMES * end], axis=0)
+        speeds.append(np.linalg.norm(steps, axis=1).mean() * 50 if len(steps) else 0.0)
+        shares.append(np.mean(viseme[FRAMES * first : FRAMES * end] > 0))
+    quiet, talking = HEAD_SPEED
+    usual = quiet + (talking - quiet) * np.minimum(1, np.array(shares) / 0.6)
+    octaves = np.log2(np.maximum(speeds, 1e-3) / usual)
+    return np.asarray(octaves.clip(-3, 3), np.float32)
 
 
 @dataclass

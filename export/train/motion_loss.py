@@ -151,9 +151,12 @@ def vary_sound(mel: Tensor) -> Tensor:
 
 
 def drop_conditions(conditions: Tensor) -> Tensor:
-    """Forget each group of conditions (B, C) in a share of the clips, as if it were not given."""
+    """Forget each group of conditions (B, C) in a share of the clips, as if it were not given.
+
+    Liveliness is always given: 0 is the median speaker.
+    """
     kept = conditions.clone()
-    for first, end in ((0, 3), (3, 5), (5, 12), (12, 13), (13, 14)):
+    for first, end in ((0, 3), (3, 5), (5, 12), (13, 14)):
         lost = torch.rand(len(kept), device=kept.device) < 0.15
         kept[lost, first:end] = 0
     kept[:, 14:] = 0
