@@ -147,7 +147,7 @@ def report(
         graphs: dict[tuple[int, str], CompiledGraph] = {}
         first = len(rows)
         for index, artifact in enumerate(stage.artifacts):
-            size = sum(ref.bytes for ref in artifact.files)
+            size = sum(ref.bytes for ref in artifact.own)
             row = Row(name, artifact.format, artifact.precision, size, artifact.fidelity)
             rows.append(row)
             for backend, device in pairs:
@@ -243,8 +243,7 @@ def _npu(bundle: Bundle, artifact: Artifact, known: Mapping[str, Compilation] | 
     from vivant.export.to_openvino import read
 
     try:
-        model, *weights = (bundle.read(ref) for ref in artifact.files)
-        findings = lint(read(model, *weights))
+        findings = lint(read(*bundle.graph(artifact)))
     except VivantError as error:
         return f"not checked: {error}"
     rules = sorted({f"{found.kind} {found.rule}" for found in findings})

@@ -172,7 +172,7 @@ def graphs(bundle: Bundle, stage: str) -> list[tuple[Artifact, bytes, bytes]]:
     artifacts = bundle.stage(stage).artifacts
     found = [a for a in artifacts if a.format == "openvino"]
     if found:
-        return [(a, *(bundle.read(ref) for ref in a.files)) for a in found]  # type: ignore[misc]
+        return [(a, *bundle.graph(a)) for a in found]
     from vivant.export.to_openvino import FLOATING, read, serialise
 
     return [

@@ -29,6 +29,7 @@ from vivant.bundle import FORMAT, MANIFEST, STAGES, Bundle, Stage
 from vivant.cache import write_atomic
 from vivant.controls import CONDITIONS
 from vivant.errors import BundleError, OutputError, UsageError, VivantError
+from vivant.export.share import share
 from vivant.mel import MelSpec
 from vivant.tensor import Array, TensorSpec
 
@@ -87,9 +88,6 @@ PROVENANCE = (
 )
 """What our networks are trained on."""
 
-SUFFIXES = {"onnx": "onnx", "openvino": "xml"}
-"""File suffix of the formats of single files."""
-
 TOLERANCE = 1e-2
 """Golden error allowed by default, relative to each output's peak."""
 
@@ -124,19 +122,14 @@ class StageData:
 
 def stage_of(bundle: Bundle, stage: Stage) -> StageData:
     """A stage of an existing bundle, verified, to be written again."""
-    artifacts = tuple(
-        ArtifactData(
-            bundle.read(a.file),
-            a.precision,
-            a.fidelity,
-            a.format,
-            a.tolerance,
-            bundle.read(a.weights) if a.weights else b"",
+    artifacts = []
+    for a in stage.artifacts:
+        graph, weights = bundle.graph(a)
+        artifacts.append(
+            ArtifactData(graph, a.precision, a.fidelity, a.format, a.tolerance, weights)
         )
-        for a in stage.artifacts
-    )
     golden = bundle.golden(stage)
-    return StageData(stage.inputs, stage.outputs, artifacts, golden, stage.golden.tolerance)
+    return StageData(stage.inputs, stage.outputs, tuple(artifacts), golden, stage.golden.tolerance)
 
 
 def write_bundle(folder: Path, stages: Mapping[str, StageData], head: Mapping[str, Any]) -> Bundle:
@@ -187,7 +180,7 @@ def _named(folder: Path) -> set[str]:
 def _stage(name: str, data: StageData, files: dict[str, bytes]) -> dict[str, Any]:
     artifacts = []
     for artifact in data.artifacts:
-        entry = _graph(f"{name}.{artifact.precision}", artifact, files) | {
+        entry = _graph(name, artifact, data, files) | {
             "format": artifact.format,
             "precision": artifact.precision,
             "fidelity": {key: round(float(v), 6) for key, v in artifact.fidelity.items()},
@@ -203,12 +196,22 @@ def _stage(name: str, data: StageData, files: dict[str, bytes]) -> dict[str, Any
     }
 
 
-def _graph(stem: str, artifact: ArtifactData, files: dict[str, bytes]) -> dict[str, Any]:
-    if artifact.format != "coreml":
-        entry = _file(stem, SUFFIXES[artifact.format], artifact.data, files)
-        if artifact.weights:
-            entry["weights"] = _file(stem, "bin", artifact.weights, files)
-        return entry
+def _graph(
+    name: str, artifact: ArtifactData, data: StageData, files: dict[str, bytes]
+) -> dict[str, Any]:
+    stem = f"{name}.{artifact.precision}"
+    if artifact.format == "onnx":
+        return _file(stem, "onnx", artifact.data, files)
+    if artifact.format == "openvino":
+        twin = next((a for a in data.artifacts if _shares(a, artifact)), None)
+        if twin is None:
+            entry = _file(stem, "xml", artifact.data, files)
+            return entry | {"weights": _file(stem, "bin", artifact.weights, files)}
+        graph, rest = share(artifact.data, artifact.weights, twin.data)
+        return _file(stem, "xml", graph, files) | {
+            "weights": _file(stem, "bin", rest, files),
+            "base": _graph(name, twin, data, files),
+        }
     # A true package on disk, for whoever builds an app with it; each of its files is verified.
     digest = hashlib.sha256(artifact.data + artifact.weights).hexdigest()
     parts = {}
@@ -220,6 +223,11 @@ def _graph(stem: str, artifact: ArtifactData, files: dict[str, bytes]) -> dict[s
     if artifact.weights:
         entry["weights"] = parts[mlpackage.WEIGHTS]
     return entry
+
+
+def _shares(a: ArtifactData, artifact: ArtifactData) -> bool:
+    """Whether ``a`` is the ONNX file of which ``artifact`` is the IR, and so has its constants."""
+    return (a.format, a.precision) == ("onnx", artifact.precision)
 
 
 def _file(stem: str, suffix: str, data: bytes, files: dict[str, bytes]) -> dict[str, Any]:
@@ -444,7 +452,7 @@ def table(bundle: Bundle) -> list[str]:
         size += sum(ref.bytes for ref in stage.files)
         for artifact in stage.artifacts:
             figures = ", ".join(f"{k} {v:g}" for k, v in artifact.fidelity.items())
-            megabytes = sum(ref.bytes for ref in artifact.files) / 1e6
+            megabytes = sum(ref.bytes for ref in artifact.own) / 1e6
             kind = f"{artifact.format} {artifact.precision}"
             lines.append(f"{stage.name:8} {kind:14} {megabytes:6.2f} MB  {figures}")
     return [*lines, f"{bundle.path}: {size / 1e6:.1f} MB"]

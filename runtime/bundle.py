@@ -122,11 +122,18 @@ class Artifact:
     """The second file of OpenVINO IR, and of a Core ML program with large constants."""
     package: FileRef | None = None
     """What Core ML's .mlpackage says of itself; Vivant hashes it and does not read it."""
+    base: FileRef | None = None
+    """Another artifact's file, whose bytes come before those of an IR's weights and are used."""
+
+    @property
+    def own(self) -> tuple[FileRef, ...]:
+        """The artifact's one to three files, without what another one brings."""
+        return tuple(ref for ref in (self.file, self.weights, self.package) if ref)
 
     @property
     def files(self) -> tuple[FileRef, ...]:
-        """The artifact's one to three files."""
-        return tuple(ref for ref in (self.file, self.weights, self.package) if ref)
+        """Every file that the artifact needs."""
+        return (*self.own, self.base) if self.base else self.own
 
 
 @dataclass(frozen=True)
@@ -152,7 +159,8 @@ class Stage:
     @property
     def files(self) -> tuple[FileRef, ...]:
         """Every file of the stage."""
-        return (*(ref for artifact in self.artifacts for ref in artifact.files), self.golden.file)
+        refs = [ref for artifact in self.artifacts for ref in artifact.files]
+        return (*dict.fromkeys(refs), self.golden.file)
 
     def input(self, name: str) -> TensorSpec:
         """The input called ``name``."""
@@ -397,6 +405,7 @@ def _artifact(reader: Reader) -> Artifact:
     weighed = kind == "openvino" or (kind == "coreml" and reader.has("weights"))
     weights = reader.reader("weights") if weighed else None
     package = reader.reader("package") if kind == "coreml" else None
+    base = reader.reader("base") if kind == "openvino" and reader.has("base") else None
     result = Artifact(
         file=_file(reader, MAX_ARTIFACT),
         format=kind,
@@ -405,24 +414,14 @@ def _artifact(reader: Reader) -> Artifact:
         tolerance=reader.number("tolerance", 1e-9, 1) if reader.has("tolerance") else None,
         weights=_file(weights, MAX_ARTIFACT) if weights else None,
         package=_file(package, MAX_MANIFEST) if package else None,
+        base=_file(base, MAX_ARTIFACT) if base else None,
     )
-    for part in (weights, package, reader):
+    for part in (weights, package, base, reader):
         if part:
             part.done()
     if kind == "coreml":
-        _check_package(reader.where, result)
+        mlpackage.check_layout(reader.where, [ref.file for ref in result.own])
     return result
-
-
-def _check_package(where: str, artifact: Artifact) -> None:
-    """Refuse files that are not the parts of one .mlpackage folder."""
-    folder = artifact.file.file.partition("/")[0]
-    layout = (mlpackage.MODEL, mlpackage.WEIGHTS, mlpackage.MANIFEST)
-    for ref, path in zip((artifact.file, artifact.weights, artifact.package), layout, strict=True):
-        if ref and (ref.file != f"{folder}/{path}" or not folder.endswith(mlpackage.SUFFIX)):
-            raise BundleError(
-                f"{where} is no package", expected=f"NAME{mlpackage.SUFFIX}/{path}", got=ref.file
-            )
 
 
 def _tensors(reader: Reader, key: str, expected: Mapping[str, Shape]) -> tuple[TensorSpec, ...]:
@@ -536,6 +535,12 @@ class Bundle:
                 fix=_AGAIN,
             )
         return data
+
+    def graph(self, artifact: Artifact) -> tuple[bytes, bytes]:
+        """Graph and weights of an artifact, every one of its files checked; raises BundleError."""
+        known = {ref: self.read(ref) for ref in artifact.files}
+        parts = [known[ref] for ref in (artifact.base, artifact.weights) if ref]
+        return known[artifact.file], parts[0] if len(parts) == 1 else b"".join(parts)
 
     def golden(self, stage: Stage) -> tuple[dict[str, Array], dict[str, Array]]:
         """Recorded inputs and outputs of ``stage``, by name; raises BundleError."""

@@ -80,7 +80,7 @@ def info(path: Path | None = None, *, as_json: bool = False) -> int:
         lines += [f"  out  {spec}  {spec.unit}" for spec in stage.outputs]
         for artifact in stage.artifacts:
             measured = ", ".join(f"{key} {value:g}" for key, value in artifact.fidelity.items())
-            size = sum(ref.bytes for ref in artifact.files)
+            size = sum(ref.bytes for ref in artifact.own)
             lines.append(
                 f"  file {artifact.file.file}  {size / 1e6:.2f} MB  "
                 f"{artifact.format} {artifact.precision}  {measured}"
@@ -96,7 +96,11 @@ def _facts(stage: Stage) -> dict[str, Any]:
         "artifacts": [
             {
                 **vars(artifact.file),
-                **({"weights": vars(artifact.weights)} if artifact.weights else {}),
+                **{
+                    key: vars(ref)
+                    for key in ("weights", "package", "base")
+                    if (ref := getattr(artifact, key))
+                },
                 "format": artifact.format,
                 "precision": artifact.precision,
                 "fidelity": artifact.fidelity,

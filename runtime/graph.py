@@ -135,9 +135,7 @@ def load_graph(
     part = bundle.stage(stage)
     vendor = load_backend(backend)
     artifact = _choose(part, vendor.FORMATS, precision, backend)
-    verified = {ref.file: bundle.read(ref) for ref in artifact.files}
-    model = verified[artifact.file.file]
-    weights = verified[artifact.weights.file] if artifact.weights else b""
+    model, weights = bundle.graph(artifact)
     options = Options(device, threads, artifact.precision)
     signature = Signature(part.inputs, part.outputs)
     if device not in (devices := vendor.devices()):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+
+from .errors import BundleError
 
 SUFFIX = ".mlpackage"
 
@@ -51,3 +54,16 @@ def write_package(folder: Path, model: bytes, weights: bytes) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
     return folder
+
+
+def check_layout(where: str, paths: Sequence[str]) -> None:
+    """Raise BundleError, with ``where``, unless ``paths`` are the parts of one package."""
+    folder = paths[0].partition("/")[0]
+    layouts = [(MODEL, WEIGHTS, MANIFEST), (MODEL, MANIFEST)]
+    known = [[f"{folder}/{path}" for path in layout] for layout in layouts]
+    if list(paths) not in known or not folder.endswith(SUFFIX):
+        raise BundleError(
+            f"{where} is no package",
+            expected=", ".join(f"NAME{SUFFIX}/{path}" for path in layouts[0]),
+            got=", ".join(paths),
+        )
