@@ -11,7 +11,7 @@ import importlib
 import logging
 import struct
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -109,8 +109,9 @@ def parse(spec: Any, weights: bytes) -> Program:
     operations = []
     for op in block.operations:
         outputs = tuple(_value(value) for value in op.outputs)
-        if op.type == "const":
-            constants[outputs[0].name] = _constant(op.attributes["val"], weights)
+        if op.type in CONSTANTS:
+            stored = {key: _constant(value, weights) for key, value in op.attributes.items()}
+            constants[outputs[0].name] = CONSTANTS[op.type](stored)
             continue
         inputs: dict[str, tuple[str, ...]] = {}
         for key, argument in op.inputs.items():
@@ -128,6 +129,34 @@ def parse(spec: Any, weights: bytes) -> Program:
         operations=tuple(operations),
         constants=constants,
     )
+
+
+def dequantised(stored: Mapping[str, Any]) -> Array:
+    """(data - zero point) * scale, with a scale and zero point for each index of an axis."""
+    data, scale = stored["quantized_data"], stored["scale"]
+    along = [1] * data.ndim
+    along[int(stored["axis"])] = -1
+    zero = stored["zero_point"].astype(np.float32).reshape(along if scale.ndim else ())
+    wide: Array = (data - zero) * scale.astype(np.float32).reshape(along if scale.ndim else ())
+    return wide.astype(scale.dtype)
+
+
+def looked_up(stored: Mapping[str, Any]) -> Array:
+    """Entries of a palette of 2, 4, 16, 64 or 256, by packed indices, lowest bit first."""
+    palette, shape = stored["lut"], stored["shape"].astype(int)
+    bits = int(palette.size).bit_length() - 1
+    packed = np.unpackbits(stored["indices"], bitorder="little")[: shape.prod() * bits]
+    indices = packed.reshape(-1, bits).astype(int) @ (1 << np.arange(bits))
+    found: Array = palette[indices].reshape(shape)
+    return found
+
+
+CONSTANTS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
+    "const": lambda stored: stored["val"],
+    "constexpr_affine_dequantize": dequantised,
+    "constexpr_lut_to_dense": looked_up,
+}
+"""Operators that Core ML computes when it loads a program, from what the file stores."""
 
 
 def _dtype(code: int) -> str:

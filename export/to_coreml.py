@@ -134,7 +134,7 @@ def convert(
             lambda op: max(math.prod(value.shape) for value in op.outputs) >= exact
         ),
     }
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         # An undecomposed program is refused; the default decompositions lose grid_sampler.
         program = torch.export.export(module, tensors).run_decompositions(REPLACED)
         model = tools.convert(
@@ -163,7 +163,7 @@ REPLACED = {torch.ops.aten.matmul.default: _product}
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     # coremltools draws progress bars and warns of versions and of renamed inputs.
     with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -50,6 +50,10 @@ MODULES = {
         "size, fidelity and speed of every artifact of a bundle, and where it can run",
         "vivant.benchmarks.report",
     ),
+    "compress": (
+        "store a bundle's weights in 8, 6 or 4 bits, measured (needs the extras of the formats)",
+        "vivant.quant.compress",
+    ),
     "bench": (
         "compare the pipeline's speed on the backends of this machine",
         "vivant.benchmarks.pipeline",
