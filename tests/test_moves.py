@@ -1,0 +1,60 @@
+"""A changed motion network is judged by a whole recording: its errors feed on themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vivant.bundle import Bundle
+from vivant.errors import BundleError
+from vivant.graph import load_graph
+from vivant.quant.moves import Judge
+
+Tensors = Mapping[str, np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def bundle(bundle_path: Path) -> Bundle:
+    """The tiny bundle."""
+    return Bundle.open(bundle_path)
+
+
+@pytest.fixture(scope="module")
+def judge(bundle: Bundle) -> Judge:
+    """A judge with two seconds of noise that comes and goes."""
+    random = np.random.default_rng(5)
+    loudness = np.repeat(random.random(20), 1600)
+    return Judge(bundle, (random.standard_normal(32000) * 0.2 * loudness).astype(np.float32))
+
+
+def test_the_same_network_on_another_backend_moves_the_same(bundle: Bundle, judge: Judge) -> None:
+    """What is not changed passes with a cosine of one."""
+    for stage in ("listen", "denoise"):
+        figures = judge.check(stage, load_graph(bundle, stage, "openvino"))
+        assert figures["motion_cosine"] > 0.999999
+        assert figures["closed_change"] == 0
+
+
+def test_a_small_error_that_adds_up_is_refused(bundle: Bundle, judge: Judge) -> None:
+    """An error of each tick that a golden tensor would not show spoils the recording."""
+    plain = load_graph(bundle, "listen", "onnxruntime")
+
+    def leaky(tensors: Tensors) -> dict[str, np.ndarray]:
+        out = plain(tensors)
+        return {**out, "state_out": out["state_out"] + tensors["state"] * np.float32(0.2)}
+
+    with pytest.raises(BundleError, match="moves the face otherwise"):
+        judge.check("listen", leaky)
+
+
+def test_lips_that_never_close_are_refused(
+    bundle: Bundle, judge: Judge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A motion that looks the same as a whole still has to close the lips as often."""
+    shut = iter([np.zeros(10), np.linspace(0, 1, 10)])
+    monkeypatch.setattr("vivant.quant.moves.aperture", lambda motion: next(shut))
+    with pytest.raises(BundleError, match="closed lips"):
+        judge.check("denoise", load_graph(bundle, "denoise", "onnxruntime"))
