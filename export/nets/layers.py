@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar
 
 import torch
@@ -16,12 +17,16 @@ class Conv(nn.Conv2d):
 
     reduced: ClassVar[bool] = False
     """Set by a trainer for the whole process; never set in an exported network."""
+    rounding: ClassVar[Callable[[Conv, Tensor, Tensor], tuple[Tensor, Tensor]] | None] = None
+    """What INT8 would make of input and weights; set by quantisation-aware training alone."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self.of(x, self.weight, self.bias)
 
     def of(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The same with other weights: some of its own, or some more."""
+        if Conv.rounding is not None:
+            x, weight = Conv.rounding(self, x, weight)
         if Conv.reduced:
             x, weight = x.bfloat16(), weight.bfloat16()
             bias = None if bias is None else bias.bfloat16()
@@ -78,10 +83,18 @@ class Steered(nn.Module):
         quiet(self.film, 0.5)
         self.act = nn.LeakyReLU(SLOPE)
 
-    def forward(self, x: Tensor, code: Tensor) -> Tensor:
-        """(B, C, H, W), (B, code) -> (B, C, H, W)"""
-        scale, shift = self.film(code)[:, :, None, None].chunk(2, 1)
+    def forward(self, x: Tensor, film: Tensor) -> Tensor:
+        """(B, C, H, W), (B, 2 C) of ``films`` -> (B, C, H, W)"""
+        scale, shift = film[:, :, None, None].chunk(2, 1)
         return self.act(x + self.second(self.act(self.first(x) * (1 + scale) + shift)))
+
+
+def films(code: Tensor, blocks: Sequence[Steered]) -> Iterator[Tensor]:
+    """What a code (B, code) asks of each block, (B, 2 C), by one product for all of them."""
+    weights = torch.cat([block.film.weight for block in blocks])
+    biases = torch.cat([block.film.bias for block in blocks])
+    sizes = [block.film.out_features for block in blocks]
+    return iter(nn.functional.linear(code, weights, biases).split(sizes, 1))
 
 
 def upsample(x: Tensor) -> Tensor:

@@ -168,8 +168,8 @@ class Poser(nn.Module):
         turn_s, turn_d = rotation(source[:, 57:60]), rotation(motion[:, 57:60])
         up = torch.tensor([1.0, -1.0, 1.0], device=source.device)
         move_s, move_d = (source[:, None, 60:] * up), (motion[:, None, 60:] * up)  # (B, 1, 3)
-        own = torch.matmul(source[:, :57], self.delta).view(batch, self.count, 3)
-        driven = torch.matmul(motion[:, :57], self.delta).view(batch, self.count, 3)
+        both = torch.matmul(torch.cat([source, motion])[:, :57], self.delta)
+        own, driven = both.view(2 * batch, self.count, 3).chunk(2)
         rows_s, rows_d = turn_s.transpose(1, 2), turn_d.transpose(1, 2)  # X = H @ rows
         plain = photo - torch.matmul(own, rows_s)  # posed, without expression
         eyes = torch.matmul(self.pupils, plain).mean(1, keepdim=True)

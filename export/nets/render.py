@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from vivant import latent
 from vivant.export.nets.encode import BACKGROUND, LEARNED, PHOTO, PRIOR
-from vivant.export.nets.layers import SLOPE, Pack, Steered, conv, fold, quiet, upsample
+from vivant.export.nets.layers import SLOPE, Pack, Steered, conv, films, fold, quiet, upsample
 from vivant.export.nets.mirror import MOTION_MIRROR
 from vivant.export.nets.pose import SCALE, Posed, Poser, load_rig
 from vivant.export.nets.warp import (
@@ -148,22 +148,25 @@ class Painter(nn.Module):
         moving, rigid = crop.chunk(2, 1)
         x = [moving - 0.5, first.maps[:, :3] * turn * 4, local * turn, place]
         x += [first.heats, rigid - 0.5]
+        film = films(code, [self.high, *self.low, self.last])
         x0 = self.act(self.enter(self.pack(torch.cat(x, 1))))
-        x0 = self.high(x0, code)
+        x0 = self.high(x0, next(film))
         x1 = self.act(self.down(x0))
         for block in self.low:
-            x1 = block(x1, code)
-        x0 = self.last(self.act(upsample(self.up(x1)) + x0), code)
+            x1 = block(x1, next(film))
+        x0 = self.last(self.act(upsample(self.up(x1)) + x0), next(film))
         out = F.pixel_shuffle(self.leave(x0), 2).float()  # (B, 6, n, n)
         weight, keep, paint, fixed = planes(torch.sigmoid(out), [1, 1, 3, 1])
         weight = weight * self.taper
         colour = paint + keep * (moving + fixed * (rigid - moving) - paint)
         return torch.cat([weight, weight * colour], 1)
 
-    def paste(self, window: Tensor, centre: Tensor, size: Tensor, side: Tensor) -> Tensor:
-        """Bilinear placement into the frame by two matrix products, zero outside.
+    def paste(
+        self, window: Tensor, centre: Tensor, size: Tensor, side: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Bilinear placement into the frame, zero outside, as the product of two matrices.
 
-        (B, C, n, n) -> (B, C, PAINT, PAINT)
+        (B, C, n, n) -> (B, C, PAINT, n), (B, 1, n, PAINT)
         """
         half = self.radius * size[:, :, 0]  # (B, 1)
         grid = centres(PAINT, window)
@@ -172,7 +175,7 @@ class Painter(nn.Module):
         step = self.size / 2
         rows = torch.relu(1 - torch.abs(v[:, :, None] - self.ramp[:, None, :]) * step)
         columns = torch.relu(1 - torch.abs(u[:, None, :] - self.ramp[:, :, None]) * step)
-        return torch.matmul(torch.matmul(rows[:, None], window), columns[:, None])
+        return torch.matmul(rows[:, None], window), columns[:, None]
 
 
 class Shot(NamedTuple):
@@ -259,7 +262,8 @@ class Render(nn.Module):
         batch = features.shape[0]
         change = (motion - source) / self.scale
         gate = 1 - torch.exp(-STILL * (change * change).sum(1, keepdim=True))[:, :, None, None]
-        code = self.steer(torch.cat([motion / self.scale, change], 1) * 0.5)
+        blocks = [*self.level32, *self.level16, self.back32, self.back64]
+        film = films(self.steer(torch.cat([motion / self.scale, change], 1) * 0.5), blocks)
         posed = self.poser(keypoints, source, motion)
         folded, prior, learned, background = features.split([PHOTO, PRIOR, LEARNED, BACKGROUND], 1)
         person, _ = prior.split([1, PRIOR - 1], 1)
@@ -281,12 +285,12 @@ class Render(nn.Module):
         x64 = self.act(self.enter(torch.cat([*x, flow64 * 8, first.heats], 1)))
         x32 = self.act(self.down32(x64))
         for block in self.level32:
-            x32 = block(x32, code)
+            x32 = block(x32, next(film))
         x16 = self.act(self.down16(x32))
         for block in self.level16:
-            x16 = block(x16, code)
-        x32 = self.back32(self.act(upsample(self.up32(x16)) + x32), code)
-        x64 = self.back64(self.act(upsample(self.up64(x32)) + x64), code)
+            x16 = block(x16, next(film))
+        x32 = self.back32(self.act(upsample(self.up32(x16)) + x32), next(film))
+        x64 = self.back64(self.act(upsample(self.up64(x32)) + x64), next(film))
 
         flow = flow + F.pixel_shuffle(self.residual(x64), 2).float() * (STEP * gate)
         shown = sample(photo, flow.detach())
@@ -327,7 +331,7 @@ class Render(nn.Module):
         """
         # What only turns is warped: a window is painted as far as its own shapes change.
         moved = 1 - torch.exp(-CHANGED * torch.matmul(change * change, self.shapes))  # (B, 2)
-        parts = [
+        pasted = [
             shot.painter.paste(
                 shot.paint * moved[:, gate, None, None, None], shot.centre, posed.size, shot.side
             )
@@ -335,19 +339,21 @@ class Render(nn.Module):
                 (0, 1, 1), self.shots(posed, photo, prior, motion, change), strict=True
             )
         ]
-        return parts[0] + parts[1] + parts[2]
+        # Side by side and one below the other, their product is the sum of theirs.
+        left, right = zip(*pasted, strict=True)
+        return torch.matmul(torch.cat(left, 3), torch.cat(right, 2))
 
     def shots(
         self, posed: Posed, photo: Tensor, prior: Tensor, motion: Tensor, change: Tensor
     ) -> list[Shot]:
         """The painted windows: mouth, right eye, left eye."""
         side = torch.ones_like(motion[:, :1])
-        code = self.steer_close(torch.cat([motion / self.scale, change], 1) * 0.5)
-        both = [torch.matmul(motion / self.scale, self.swap), torch.matmul(change, self.swap)]
-        other = self.steer_close(torch.cat(both, 1) * 0.5)
+        now = torch.cat([motion / self.scale, change])
+        both = torch.cat([now, torch.matmul(now, self.swap)]).chunk(4)  # and mirrored
+        codes = self.steer_close(torch.cat([torch.cat(both[::2]), torch.cat(both[1::2])], 1) * 0.5)
         mouth, right, left = posed.anchors.unbind(1)
         paint, crop, xs, ys = self.window(
-            self.mouth, self.mouth.mix, posed, photo, prior, code, mouth, side
+            self.mouth, self.mouth.mix, posed, photo, prior, codes[: len(motion)], mouth, side
         )
         shots = [Shot(self.mouth, paint, crop, mouth, side, xs, ys)]
         # The left eye is painted as a mirrored right one, in one batch with it.
@@ -356,7 +362,7 @@ class Render(nn.Module):
         pair = Posed(*(torch.cat([part, part]) for part in posed))
         centre, sides = torch.cat([right, left]), torch.cat([side, -side])
         parts = self.window(
-            self.eye, mix, pair, photo, torch.cat([prior, prior]), torch.cat([code, other]),
+            self.eye, mix, pair, photo, torch.cat([prior, prior]), codes,
             centre, sides,
         )  # fmt: skip
         eyes = zip(*(part.chunk(2) for part in parts), strict=True)
