@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
 
+SHARED = ("fp32", "w16", "w8")
+"""Precisions in which both graphs have the same constants; each quantiser for INT8 has its own."""
+
 LARGE = 256
 """Bytes from which a constant is looked for; fewer are found by accident."""
 

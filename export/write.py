@@ -29,7 +29,7 @@ from vivant.bundle import FORMAT, MANIFEST, STAGES, Bundle, Stage
 from vivant.cache import write_atomic
 from vivant.controls import CONDITIONS
 from vivant.errors import BundleError, OutputError, UsageError, VivantError
-from vivant.export.share import share
+from vivant.export.share import SHARED, share
 from vivant.mel import MelSpec
 from vivant.tensor import Array, TensorSpec
 
@@ -227,7 +227,7 @@ def _graph(
 
 def _shares(a: ArtifactData, artifact: ArtifactData) -> bool:
     """Whether ``a`` is the ONNX file of which ``artifact`` is the IR, and so has its constants."""
-    return (a.format, a.precision) == ("onnx", artifact.precision)
+    return (a.format, a.precision) == ("onnx", artifact.precision) and a.precision in SHARED
 
 
 def _file(stem: str, suffix: str, data: bytes, files: dict[str, bytes]) -> dict[str, Any]:
