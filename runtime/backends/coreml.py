@@ -197,7 +197,9 @@ class _Model:
                 results, problem = self._model.predictionFromFeatures_error_(feeds, None)
             _check("predict", results, problem)
             return [
-                _view(results.featureValueForName_(name).multiArrayValue()).astype(np.float32)
+                _view(results.featureValueForName_(name).multiArrayValue()).astype(
+                    np.float32, order="C"
+                )
                 for name in self._outputs
             ]
 
