@@ -29,8 +29,10 @@ from vivant.plan import Plan
 from vivant.portrait import encode_input
 from vivant.tensor import Array
 
-DRIVEN = 2
+DRIVEN = 3
 """Driven motions of each portrait."""
+FAR = 1.5
+"""The last of them is so many times as far from the portrait's own: what is rare is seen too."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,9 @@ def record(encode: Graph, people: Sequence[Path], count: int, seed: int = 0) -> 
         own, *others = random.choice(len(images), DRIVEN + 1)
         portrait = np.ascontiguousarray(images[own])
         coded = encode({"portrait": encode_input(portrait)})
-        motion = coded["motion"][0] + codes[others] - codes[own]
+        step = codes[others] - codes[own]
+        step[-1] *= FAR
+        motion = coded["motion"][0] + step
         weights = [i for i, unit in enumerate(latent.UNITS) if unit == "weight"]
         motion[:, weights] = np.clip(motion[:, weights], 0, 1)
         parts["portrait"].append(portrait)

@@ -1,9 +1,8 @@
 """Post-training INT8 quantisation of convolutions, layer by layer where that is asked.
 
 Only convolutions are quantised, with the activations that enter them: they hold most of the
-arithmetic. Everything that leads to a sampling position stays in floating point, because an error
-of a position is a shift of the picture: the flow output, and every grid of a GridSample back to
-the convolution that its correction comes from, that convolution included.
+arithmetic. What leads from them to a sampling position (products, sums, the grid of a GridSample)
+stays in floating point, because an error of a position is a shift of the picture.
 """
 
 from __future__ import annotations
@@ -23,6 +22,9 @@ from vivant.tensor import Array
 FORMAT = "openvino"
 BACKEND = "openvino"
 
+MANY = 32
+"""Channels of a concatenation that ``turn_out`` is worth for."""
+
 _NO_OPERATION = frozenset({"Parameter", "Constant", "Result"})
 
 
@@ -33,7 +35,33 @@ def read(data: bytes) -> Any:
 
 def serialise(model: Any) -> tuple[bytes, bytes]:
     """Graph and weights of a model, which stays as it is."""
-    return to_openvino.serialise(model.clone())
+    copy = model.clone()
+    turn_out(copy)
+    return to_openvino.serialise(copy)
+
+
+def turn_out(model: Any) -> None:
+    """Put the channels of large concatenations last before they are rounded to 8 bits.
+
+    Integer convolutions want them so, and OpenVINO 2026.4 takes ten times as long to turn over
+    bytes as to turn over floats.
+    """
+    ops = openvino().opset13
+    turned = {}
+    for name in quantised(model):
+        fake = _source(next(n for n in model.get_ops() if n.get_friendly_name() == name), 0)
+        source = fake.input(0).get_source_output()
+        batch, channels, high, wide = source.get_shape()
+        if source.get_node().get_type_name() != "Concat" or channels < MANY or batch > 1:
+            continue
+        key = source.get_node().get_friendly_name()
+        if key not in turned:
+            # Two steps, because a transposition and its opposite would be taken out.
+            flat = ops.reshape(source, [channels, high, wide], False)
+            last = ops.reshape(ops.transpose(flat, [1, 2, 0]), [1, high, wide, channels], False)
+            turned[key] = ops.transpose(last, [0, 3, 1, 2])
+        fake.input(0).replace_source_output(turned[key].output(0))
+    model.validate_nodes_and_infer_types()
 
 
 def nncf() -> Any:
@@ -48,30 +76,12 @@ def nncf() -> Any:
     return nncf
 
 
-def positions(model: Any) -> set[str]:
-    """Nodes that lead to a sampling position, back to and with the nearest convolutions."""
-    todo = [_source(node, 1) for node in model.get_ops() if node.get_type_name() == "GridSample"]
-    for result in model.get_results():
-        if "flow" in result.get_output_tensor(0).get_names():
-            todo.append(_source(result, 0))
-    found: set[str] = set()
-    while todo:
-        node = todo.pop()
-        if node.get_friendly_name() in found or node.get_type_name() in _NO_OPERATION:
-            continue
-        found.add(node.get_friendly_name())
-        if node.get_type_name() != "Convolution":
-            todo += [_source(node, index) for index in range(node.get_input_size())]
-    return found
-
-
 def layers(model: Any) -> list[Layer]:
     """The convolutions that may be quantised, in the order of their calls."""
-    kept = positions(model)
     found = []
     for node in model.get_ordered_ops():
         name = node.get_friendly_name()
-        if node.get_type_name() != "Convolution" or name in kept:
+        if node.get_type_name() != "Convolution":
             continue
         out, into, *kernel = node.get_input_shape(1)
         batch, _, *size = node.get_output_shape(0)
@@ -94,6 +104,9 @@ def quantise(model: Any, inputs: Sequence[dict[str, Array]], chosen: Collection[
         for node in model.get_ops()
         if node.get_type_name() not in _NO_OPERATION
     } - set(chosen)
+    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
+
+    ranges = RangeEstimatorParametersSet.MINMAX
     with _quiet():
         result = vendor.quantize(
             model.clone(),
@@ -101,9 +114,14 @@ def quantise(model: Any, inputs: Sequence[dict[str, Array]], chosen: Collection[
             subset_size=len(inputs),
             preset=vendor.QuantizationPreset.MIXED,
             ignored_scope=vendor.IgnoredScope(names=sorted(ignored), validate=False),
-            # The corrections are far below the gate's bar, and without them the layers do not
-            # depend on each other: one may return to floating point while the others stay.
-            advanced_parameters=vendor.AdvancedQuantizationParameters(disable_bias_correction=True),
+            advanced_parameters=vendor.AdvancedQuantizationParameters(
+                # The corrections are far below the gate's bar, and without them the layers do not
+                # depend on each other: one may return to floating point while the others stay.
+                disable_bias_correction=True,
+                # By default the extremes are averaged over the samples, and what is seldom, a wide
+                # mouth or a far turn, is cut off: 36.9 dB in the worst frame instead of 48.5.
+                activations_range_estimator_params=ranges,
+            ),
         )
     if (got := set(quantised(result))) != set(chosen):
         raise BundleError(

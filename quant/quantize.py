@@ -6,7 +6,8 @@
 OpenVINO IR is quantised by NNCF (``ptq.py``), ONNX by ONNX Runtime's own quantiser (``ort.py``).
 
 A layer stays in floating point where a measurement says so: each is quantised alone and its frames
-compared; then the worst ones return until the frames of all together are good enough. The gate is
+compared; then those return that bring most error for the least arithmetic, until the frames of all
+together are good enough. The gate is
 on people that neither calibration nor that choice has seen.
 """
 
@@ -16,7 +17,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -25,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from vivant.backends import Signature
-from vivant.bundle import STAGES, Bundle
+from vivant.bundle import STAGES, TENSORS, Bundle
 from vivant.devices.probe import machine
 from vivant.errors import BundleError, OutputError, UsageError, VivantError
 from vivant.export.gate import fidelity, run
@@ -35,6 +36,7 @@ from vivant.quant import calibrate, ort, ptq
 from vivant.quant.calibrate import Recording
 from vivant.quant.gate import BAR, Image, compiled, draw, frame_psnr, race, write_sheet
 from vivant.quant.quantiser import Quantiser
+from vivant.tensor import Array
 
 QUANTISABLE = ("encode", "render")
 QUANTISERS: dict[str, Quantiser] = {"openvino": ptq, "onnx": ort}
@@ -42,7 +44,9 @@ QUANTISERS: dict[str, Quantiser] = {"openvino": ptq, "onnx": ort}
 MARGIN_DB = 2.0
 """How much better than the gate the frames seen while choosing layers must be, dB."""
 LOOKS = 6
-"""Portraits on which layers are compared."""
+"""Portraits on which layers are compared: those that suffer most when all are INT8."""
+SHARE = 0.05
+"""Least share of a frame's error for which a layer returns to floating point."""
 TOLERANCE = (2.0, 0.02)
 """Golden tolerance of an INT8 artifact: factor over the error measured here, and its least."""
 
@@ -92,54 +96,95 @@ def choose(
     render: CompiledGraph,
     tell: Tell,
     quantiser: Quantiser = ptq,
+    original: Any = None,
 ) -> tuple[Any, list[Row]]:
-    """The quantised model and its sensitivity table; BundleError when no layer can be INT8."""
+    """The quantised model and its sensitivity table; BundleError when no layer can be INT8.
+
+    Frames are compared with those of ``original``, which is ``model`` unless that was tuned.
+    """
     layers = quantiser.layers(model)
     if not layers:
         raise BundleError(f"stage {stage} has no layer to quantise")
     names = [layer.name for layer in layers]
     tell(f"{stage}: calibrating {len(names)} layers on {len(recording)} portraits")
     full = quantiser.quantise(model, recording.inputs(stage), names)
-    looks = np.linspace(0, len(recording) - 1, min(LOOKS, len(recording))).astype(int).tolist()
+    everyone = range(len(recording))
 
-    def frames(candidate: Any) -> list[Image]:
+    def frames(candidate: Any, portraits: Sequence[int]) -> list[Image]:
         graph = compiled(bundle, stage, candidate, quantiser)
-        return draw(stage, graph, recording, render, looks)
+        return draw(stage, graph, recording, render, portraits)
 
-    expected = frames(model)
+    def errors(candidate: Any, portraits: Sequence[int]) -> Array:
+        """Mean square error of each frame."""
+        wanted = [picture for index in portraits for picture in expected[index]]
+        psnr = np.array(frame_psnr(wanted, frames(candidate, portraits)))
+        return 255**2 / 10 ** (psnr / 10)
 
-    def least(candidate: Any) -> float:
-        return min(frame_psnr(expected, frames(candidate)))
-
+    drawn = frames(original or model, everyone)
+    each = len(drawn) // len(recording)
+    expected = [drawn[index * each : (index + 1) * each] for index in everyone]
+    got = errors(full, everyone)
+    tell(f"{stage}: {_psnr(got):.1f} dB with all layers in INT8")
+    worst = np.argsort(-got.reshape(-1, each).max(1), kind="stable")
+    looks = sorted(worst[:LOOKS].tolist())
     alone = {}
     for number, name in enumerate(names):
-        tell(f"{stage}: layer {number + 1} of {len(names)}")
-        alone[name] = least(quantiser.restore(full, model, [n for n in names if n != name]))
-    kept: list[str] = []
-    chosen = full
-    while (got := least(chosen)) < BAR + MARGIN_DB:
-        if len(kept) == len(names) - 1:
+        alone[name] = errors(quantiser.restore(full, model, [n for n in names if n != name]), looks)
+        tell(f"{stage}: layer {number + 1} of {len(names)}, alone {_psnr(alone[name]):.1f} dB")
+    limit = target = 255**2 / 10 ** ((BAR + MARGIN_DB) / 10)
+    work = {layer.name: layer.products for layer in layers}
+    chosen, int8 = full, list(names)
+    while got.max() > limit:
+        if len(int8) == 1:
             raise BundleError(
                 f"no layer of {stage} can be INT8",
                 expected=f"frames of at least {BAR + MARGIN_DB:g} dB",
-                got=f"{got:.1f} dB",
+                got=f"{_psnr(got):.1f} dB",
                 fix="Record more people, or leave the stage in floating point.",
             )
-        kept.append(min(set(names) - set(kept), key=lambda name: alone[name]))
-        tell(f"{stage}: {got:.1f} dB, {len(kept)} layers back in floating point")
-        chosen = quantiser.restore(full, model, kept)
+        int8 = tolerable(int8, alone, work, target)
+        chosen = quantiser.restore(full, model, [n for n in names if n not in int8])
+        got = errors(chosen, everyone)
+        back = len(names) - len(int8)
+        tell(f"{stage}: {_psnr(got):.1f} dB with {back} layers back in floating point")
+        target *= 0.7  # the errors of layers do not quite add up
     products = sum(layer.products for layer in layers)
     rows = [
         Row(
             layer.text,
             layer.weights,
             layer.products / products,
-            alone[layer.name],
-            layer.name not in kept,
+            _psnr(alone[layer.name]),
+            layer.name in int8,
         )
         for layer in layers
     ]
     return chosen, rows
+
+
+def tolerable(
+    int8: Sequence[str], alone: Mapping[str, Array], work: Mapping[str, int], target: float
+) -> list[str]:
+    """The layers of ``int8`` whose errors together stay below ``target`` in every frame.
+
+    ``alone``: mean square error of each frame by layer; ``work``: its multiplications. In the frame
+    that has most, the layer leaves that brings most error for the least arithmetic. At least one
+    leaves, and one stays.
+    """
+    left = list(int8)
+    while len(left) > 1:
+        total = np.sum([alone[name] for name in left], axis=0)
+        frame = int(np.argmax(total))
+        if len(left) < len(int8) and total[frame] <= target:
+            break
+        guilty = [name for name in left if alone[name][frame] >= SHARE * total[frame]]
+        left.remove(max(guilty or left, key=lambda name: float(alone[name][frame]) / work[name]))
+    return left
+
+
+def _psnr(errors: Array) -> float:
+    """PSNR, dB, of the frame with the largest of these mean square errors."""
+    return float(10 * np.log10(255**2 / errors.max()))
 
 
 def quantise_stage(
@@ -154,18 +199,22 @@ def quantise_stage(
     sheet: Path | None = None,
     tell: Tell = lambda text: None,
     quantiser: Quantiser = ptq,
+    tuned: bytes = b"",
 ) -> tuple[ArtifactData, Report]:
     """The stage's INT8 artifact in the quantiser's format, and its report.
 
+    ``tuned``: an ONNX graph of weights that were tuned for INT8, to quantise in place of the
+    stage's own.
     Raises BundleError when a held-out frame is below the gate or INT8 is not the faster one.
     """
     precision = calibrate.floating(bundle, stage)
     source = next(a for a in data.artifacts if (a.format, a.precision) == ("onnx", precision))
-    model = quantiser.read(source.data)
+    original = quantiser.read(source.data)
+    model = quantiser.read(tuned) if tuned else original
     backend = quantiser.BACKEND
     plain = load_graph(bundle, stage, backend, threads=threads, precision=precision)
     render = plain if stage == "render" else _render(bundle, backend, threads)
-    chosen, rows = choose(bundle, stage, model, recording, render, tell, quantiser)
+    chosen, rows = choose(bundle, stage, model, recording, render, tell, quantiser, original)
     graph, weights = quantiser.serialise(chosen)
     int8 = compiled(bundle, stage, chosen, quantiser, threads)
 
@@ -282,6 +331,9 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--threads", type=int, default=1, help="for the speed (0: all)")
     result.add_argument("--rounds", type=int, default=60, help="turns for the speed")
     result.add_argument("--report", type=Path, help="write the figures as JSON here")
+    result.add_argument(
+        "--tuned", type=Path, help="checkpoint of vivant.quant.qat: quantise its render"
+    )
     result.add_argument("--sheet", type=Path, help="folder for pictures of the worst frames")
     return result
 
@@ -307,6 +359,18 @@ def recordings(args: argparse.Namespace, bundle: Bundle) -> tuple[Recording, Rec
     return recording, calibrate.record(encode, others, args.held_count, seed=1)
 
 
+def graph_of(checkpoint: Path, recording: Recording) -> bytes:
+    """``render`` of a checkpoint as ONNX."""
+    from vivant.export.to_onnx import convert
+    from vivant.export.to_onnx import serialise as save
+    from vivant.export.train.face import load_face
+
+    names, outputs = (list(group) for group in TENSORS["render"])
+    example = recording.inputs("render")[0]
+    _, render = load_face(checkpoint)
+    return save(convert(render, [example[name] for name in names], names, outputs))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Write a bundle with INT8 artifacts; returns the exit code."""
     args = parser().parse_args(argv)
@@ -323,6 +387,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     bundle = Bundle.open(args.bundle)
     head, stages = based_on(args.bundle)
     recording, held = recordings(args, bundle)
+    tuned = graph_of(args.tuned, recording) if args.tuned else b""
     if args.sheet:
         args.sheet.mkdir(parents=True, exist_ok=True)
     reports = []
@@ -339,6 +404,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sheet=args.sheet / f"{stage}.{kind}.int8.png" if args.sheet else None,
             tell=lambda text: print(text, file=sys.stderr, flush=True),
             quantiser=QUANTISERS[kind],
+            tuned=tuned if stage == "render" else b"",
         )
         stages[stage] = _with(stages[stage], artifact)
         reports.append(report)
