@@ -130,7 +130,7 @@ def test_one_step_from_noise_lands_on_the_estimate() -> None:
     mean = net.innovation.mean(previous)
     context, _ = net.step(previous, audio, conditions, net.start(), history)
     z = noise @ net.innovation.basis
-    mu, sigma = net.expected(context)
+    mu, sigma = net.expected(context, audio, conditions)
     end = net.endpoint(z[:, :20], time, context, net.reading(audio, conditions, mean))
     made = net.innovation.colour(mu + sigma * end, mean)
     torch.testing.assert_close(noise - u, made, rtol=0, atol=1e-4)
@@ -147,7 +147,7 @@ def test_what_is_expected_is_drawn_exactly_in_any_number_of_steps(steps: int) ->
     noise, previous, audio = torch.randn(1, 126), torch.randn(1, 126), torch.randn(1, 10)
     zeros, history = torch.zeros(1, 16), torch.zeros(1, 1)
     context, _ = net.step(previous, audio, zeros, net.start(), history)
-    mu, sigma = net.expected(context)
+    mu, sigma = net.expected(context, audio, zeros)
     assert float((sigma - 1).abs().max()) > 0.1
     times, x = np.linspace(1, 0, steps + 1).tolist(), noise
     for t, r in pairwise(times):
@@ -157,6 +157,23 @@ def test_what_is_expected_is_drawn_exactly_in_any_number_of_steps(steps: int) ->
     inn = net.innovation
     drawn = mu + sigma * (noise @ inn.basis)[:, :20]
     torch.testing.assert_close(x, inn.colour(drawn, inn.mean(previous)), rtol=0, atol=2e-3)
+
+
+@torch.no_grad()
+def test_how_far_a_head_strays_is_not_told_by_its_past() -> None:
+    """Sound and conditions change the deviation of the head's axes; what it did before does not."""
+    net = small_denoise()
+    net.innovation.headed[:3] = 1
+    past, audio, told = torch.randn(2, 16), torch.randn(2, 10), torch.randn(2, 16)
+
+    def deviation(a: int, b: int, c: int) -> torch.Tensor:
+        return net.expected(past[a], audio[b], told[c])[1]
+
+    base = deviation(0, 0, 0)
+    assert torch.equal(deviation(1, 0, 0)[:3], base[:3])
+    assert bool((deviation(1, 0, 0)[3:] != base[3:]).any())
+    assert bool((deviation(0, 1, 0)[:3] != base[:3]).any())
+    assert bool((deviation(0, 0, 1)[:3] != base[:3]).any())
 
 
 @torch.no_grad()
@@ -476,7 +493,7 @@ def test_the_teachers_path_ends_where_its_estimate_points() -> None:
     end = torch.randn(1, 3, 20)
     net.endpoint = lambda z, *rest: end.expand_as(z)  # type: ignore[method-assign]
     noise, context = torch.randn(1, 3, 20), torch.zeros(2, 1, 3, 16)
-    guided = distill.Guided(net, context, context[..., :1], torch.ones(1, 1, 1))
+    guided = distill.Guided(net, context, context, context, context[0], torch.ones(1, 1, 1))
     path = distill.teacher_path(guided, noise, 8)
     for t, z in zip(distill.KNOTS, path, strict=True):
         torch.testing.assert_close(z, t * noise + (1 - t) * end, rtol=0, atol=1e-5)

@@ -176,12 +176,12 @@ class Attention(nn.Module):
 class Mlp(nn.Module):
     """Two linear maps with a SiLU between."""
 
-    def __init__(self, width: int, hidden: int) -> None:
+    def __init__(self, width: int, hidden: int, outputs: int | None = None) -> None:
         super().__init__()
-        self.up, self.down = nn.Linear(width, hidden), nn.Linear(hidden, width)
+        self.up, self.down = nn.Linear(width, hidden), nn.Linear(hidden, outputs or width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., D) -> (..., D)."""
+        """(..., D) -> (..., D), or (..., ``outputs``)."""
         return self.down(F.silu(self.up(x)))
 
 
@@ -264,8 +264,12 @@ class Denoise(nn.Module):
         self.past = nn.Linear(width, head)
         self.expect = nn.Linear(width, 2 * config.components)
         """Mean and log-deviation of each axis, from the past and the sound."""
-        nn.init.zeros_(self.expect.weight)
-        nn.init.zeros_(self.expect.bias)
+        self.manner = nn.Linear(config.conditions, config.components)
+        self.stress = Mlp(config.features, head // 2, config.components)
+        """Log-deviation of the head's axes, from the conditions and the sound alone."""
+        for zero in (self.expect, self.manner, self.stress.down):
+            nn.init.zeros_(zero.weight)
+            nn.init.zeros_(zero.bias)
         self.noisy = nn.Linear(config.components, head)
         self.told = nn.Linear(config.components, head)
         self.head = nn.ModuleList([HeadBlock(head) for _ in range(config.head_blocks)])
@@ -318,13 +322,19 @@ class Denoise(nn.Module):
         told = self.articulation(audio) + self.mood(guided(conditions))
         return self.innovation.whiten(told, mean).clamp(-FAR, FAR) * heard
 
-    def expected(self, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and deviation of each axis' innovation (..., K), of ``context`` (..., D).
+    def expected(self, context: Tensor, audio: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of each axis' innovation (..., K).
 
-        Axes without chance have none: 0 and 1.
+        ``context`` (..., D), ``audio`` (..., A), ``conditions`` (..., C). Axes without chance have
+        none: 0 and 1. How far the head strays is told by conditions and sound and never by its
+        own past: what a stream does by chance would decide what it does by chance from then on,
+        and it would become ever livelier or stop.
         """
-        drawn = self.innovation.drawn[: self.config.components]
+        k = self.config.components
+        drawn, headed = self.innovation.drawn[:k], self.innovation.headed[:k]
         mean, spread = self.expect(context).chunk(2, dim=-1)
+        told = self.manner(conditions) + self.stress(audio)
+        spread = spread + headed * (told - spread)
         return mean * drawn, (spread.clamp(*SPREAD) * drawn).exp()
 
     def endpoint(self, z: Tensor, time: Tensor, context: Tensor, reading: Tensor) -> Tensor:
@@ -385,7 +395,7 @@ class Denoise(nn.Module):
         # A step of no length has no velocity in the sampler's variable; take a very short one.
         r = torch.minimum(r, t - MIN_STEP)
         reading = self.reading(audio, conditions, mean)
-        mu, sigma = self.expected(context)
+        mu, sigma = self.expected(context, audio, conditions)
         sigma = sigma * inn.gain[:k]
         centre = inn.colour(mu, mean)
         spread = inn.scale * F.pad(sigma - 1, (0, self.config.latent - k)) + inn.scale

@@ -31,6 +31,7 @@ class Innovation(nn.Module):
     carried: Tensor
     heard: Tensor
     drawn: Tensor
+    headed: Tensor
     steered: Tensor
     steered_bias: Tensor
     servo: Tensor
@@ -57,6 +58,7 @@ class Innovation(nn.Module):
         self.register_buffer("carried", torch.ones(latent))  # 1 for channels the past tells
         self.register_buffer("heard", torch.ones(latent))  # trust in the audio's reading, by axis
         self.register_buffer("drawn", torch.ones(latent))  # 1 for axes with chance in them
+        self.register_buffer("headed", torch.zeros(latent))  # 1 for axes of the head
         # What commands steer, of a tick: regard's yaw and pitch, 10 deg; the head's z, 0.3 IPD.
         self.register_buffer("steered", torch.zeros(latent, STEERED))
         self.register_buffer("steered_bias", torch.zeros(STEERED))

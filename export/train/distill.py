@@ -72,6 +72,8 @@ class Guided:
     net: Denoise
     contexts: Tensor
     readings: Tensor
+    means: Tensor
+    deviation: Tensor
     scale: Tensor
 
     @classmethod
@@ -86,7 +88,8 @@ class Guided:
         with torch.autocast(audio.device.type, enabled=False):
             mean = net.innovation.mean(previous)
             readings = torch.stack([net.reading(audio.float(), one, mean) for one in both])
-        return cls(net, contexts.float(), readings, scale)
+            means, deviations = net.expected(contexts.float(), audio.float(), torch.stack(both))
+        return cls(net, contexts.float(), readings, means, deviations[0], scale)
 
     def _mix(self, both: Tensor) -> Tensor:
         told, free = both
@@ -94,8 +97,7 @@ class Guided:
 
     def expected(self) -> tuple[Tensor, Tensor]:
         """Mean and deviation of each axis; guidance moves the mean."""
-        mean, spread = self.net.expected(self.contexts)
-        return self._mix(mean), spread[0]
+        return self._mix(self.means), self.deviation
 
     def endpoint(self, z: Tensor, pair: Tensor) -> Tensor:
         """The clean ``z`` of ``z`` (B, T, K) at ``pair`` (B, T, 2) = (t, r)."""
@@ -146,7 +148,7 @@ def distillation_loss(
     context = student.context(previous, audio, conditions)
     with torch.autocast(device.type, enabled=False):
         reading = student.reading(audio.float(), conditions, student.innovation.mean(previous))
-        mu, sigma = student.expected(context.float())
+        mu, sigma = student.expected(context.float(), audio.float(), conditions)
     drawn = student.innovation.drawn[: shape[-1]]
     weight = c.weight * (drawn * deviation + c.groups[0])
     off = ((mu - wanted) / deviation).square() + (sigma / deviation).log().square()

@@ -30,6 +30,7 @@ from vivant.export.nets.listen import Listen, ListenConfig, ListenStage
 from vivant.latent import HEAD, INDEX, SIZE
 
 from .motion_data import (
+    GROUPS,
     Corpus,
     Statistics,
     Windows,
@@ -88,6 +89,7 @@ def build(listen: ListenConfig, denoise: DenoiseConfig, statistics: Statistics) 
     lips = 1 - torch.tensor(carried())
     mouth, power = torch.tensor(statistics.group == 0), torch.tensor(statistics.scale) ** 2
     inn.drawn.copy_(~mouth)
+    inn.headed.copy_(torch.tensor(statistics.group == list(GROUPS).index("head")))
     # Axes finer than the error of the reading are left to the network.
     inn.heard.copy_(mouth * power / (power + READING_ERROR**2))
     with torch.no_grad():

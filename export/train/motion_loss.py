@@ -356,7 +356,7 @@ def motion_loss(
         mean = inn.mean(example.previous)
         clean = inn.whiten(example.motion, mean)  # (B, T, K)
         reading = denoise.reading(audio.float(), example.conditions, mean)
-        mu, sigma = denoise.expected(context.float())
+        mu, sigma = denoise.expected(context.float(), audio.float(), example.conditions)
         expectation = expectation_loss(mu, sigma, clean, c.weight * drawn)
         mu, sigma = mu.detach(), sigma.detach()
         clean = ((clean - mu) / sigma).clamp(-FAR, FAR)
