@@ -215,10 +215,10 @@ def _graph(
     # A true package on disk, for whoever builds an app with it; each of its files is verified.
     digest = hashlib.sha256(artifact.data + artifact.weights).hexdigest()
     parts = {}
-    for path, data in mlpackage.package_files(artifact.data, artifact.weights).items():
-        name = f"{stem}.{digest[:8]}{mlpackage.SUFFIX}/{path}"
-        files[name] = data
-        parts[path] = _entry(name, data)
+    for path, content in mlpackage.package_files(artifact.data, artifact.weights).items():
+        inside = f"{stem}.{digest[:8]}{mlpackage.SUFFIX}/{path}"
+        files[inside] = content
+        parts[path] = _entry(inside, content)
     entry = parts[mlpackage.MODEL] | {"package": parts[mlpackage.MANIFEST]}
     if artifact.weights:
         entry["weights"] = parts[mlpackage.WEIGHTS]
