@@ -20,14 +20,15 @@ from vivant.errors import BundleError, UsageError, VivantError
 from vivant.export.to_coreml import predict
 from vivant.export.write import ArtifactData, StageData, based_on, table, write_bundle
 from vivant.graph import load_graph
-from vivant.quant import calibrate, coreml, weights
+from vivant.quant import calibrate, coreml, moves, weights
 from vivant.quant.gate import BAR, draw, frame_psnr
 from vivant.render import GraphCall
 from vivant.tensor import Array
 
 Tell = Callable[[str], None]
 
-COMPRESSORS: dict[str, Callable[[str, StageData, str, Tell], ArtifactData]] = {
+Compressor = Callable[[str, StageData, str, Tell, moves.Judge | None], ArtifactData]
+COMPRESSORS: dict[str, Compressor] = {
     "coreml": coreml.compressed,
     "onnx": weights.compressed_onnx,
     "openvino": weights.compressed_openvino,
@@ -117,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UsageError("--count is too small", expected="at least 1")
     bundle = Bundle.open(args.bundle)
     head, stages = based_on(args.bundle)
-    held = None
+    held, mover = None, None
     if args.people:
         people = calibrate.shards(args.people)
         held = calibrate.record(calibrate.encoder(bundle), people, args.count, seed=1)
@@ -128,7 +129,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stage, name in ((s, f) for s in wanted for f in formats if s in stages):
         tell(f"{stage}: {name} {args.precision}")
         data = stages[stage]
-        artifact = COMPRESSORS[name](stage, data, args.precision, tell)
+        if mover is None and stage in moves.STAGES and set(moves.STAGES) <= set(stages):
+            mover = moves.Judge(bundle)
+        mine = mover if stage in moves.STAGES else None
+        artifact = COMPRESSORS[name](stage, data, args.precision, tell, mine)
         if held is not None and name == "coreml" and stage in DRAWN:
             artifact = judge(bundle, stage, data, artifact, held)
         stages[stage] = put(data, artifact, alone=args.replace)

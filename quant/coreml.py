@@ -23,6 +23,7 @@ from vivant.export.gate import Example, fidelity
 from vivant.export.to_coreml import measure, quiet, strip
 from vivant.export.write import ArtifactData, StageData
 from vivant.mlpackage import RESERVED, SUFFIX, write_package
+from vivant.quant.moves import Judge
 from vivant.quant.weights import keep_worst
 
 PALETTES = {"p6": 6, "p4": 4}
@@ -84,7 +85,7 @@ def unshared(model: bytes) -> bytes:
     spec.ParseFromString(model)
     _, block = main_block(spec)
     constants = {op.outputs[0].name: op for op in block.operations if op.type == "const"}
-    operations = []
+    operations: list[Any] = []
     for op in block.operations:
         arguments = op.inputs.values() if op.type in OPERATORS else ()
         for binding in (binding for argument in arguments for binding in argument.arguments):
@@ -143,12 +144,17 @@ def sensitivity(
 
 
 def compressed(
-    stage: str, data: StageData, precision: str, tell: Callable[[str], None] = lambda text: None
+    stage: str,
+    data: StageData,
+    precision: str,
+    tell: Callable[[str], None] = lambda text: None,
+    judge: Judge | None = None,
 ) -> ArtifactData:
     """The stage's fp16 program with its weights in ``precision``, measured on the golden tensors.
 
     When it falls short of the gate, each layer is compressed alone, and the worst ones stay as
-    they are until the gate is passed; ``tell`` hears which. Raises BundleError when the stage has
+    they are until the gate is passed; ``tell`` hears which. ``judge`` compares the motion of a
+    whole recording too. Raises BundleError when the stage has
     no such program, or no layer is left.
     """
     kind = ("coreml", "fp16")
@@ -162,9 +168,19 @@ def compressed(
 
     def attempt(kept: Sequence[str]) -> ArtifactData:
         files = compress(source.data, source.weights, precision, kept)
-        return measure(stage, *files, precision, [inputs], [outputs])
+        artifact = measure(stage, *files, precision, [inputs], [outputs])
+        return judge.checked(stage, data, artifact) if judge else artifact
 
     def alone() -> dict[str, float]:
+        if judge:
+            names = [layer.name for layer in layers(program)]
+            found = {}
+            for name in names:
+                kept = [other for other in names if other != name]
+                graph, weights = compress(source.data, source.weights, precision, kept)
+                artifact = replace(source, data=graph, weights=weights)
+                found[name] = judge.decibels(stage, data, artifact)
+            return found
         small = read_program(*compress(source.data, source.weights, precision))
         return sensitivity(program, small, inputs, outputs)
 

@@ -22,6 +22,7 @@ from vivant.export.to_onnx import halve_constants, serialise, strip
 from vivant.export.write import ArtifactData, StageData
 from vivant.graph import compare
 from vivant.quant import ort
+from vivant.quant.moves import Judge
 from vivant.tensor import Array
 
 Tell = Callable[[str], None]
@@ -39,7 +40,7 @@ def keep_worst(
 ) -> ArtifactData:
     """What ``attempt`` makes with as few layers kept as they are as its gate allows.
 
-    ``alone`` gives each layer's PSNR, dB, when only that one is compressed; it is asked when not
+    ``alone`` gives each layer's quality, dB, when only that one is compressed; it is asked when not
     all layers can be. Raises the gate's BundleError when no layer is left.
     """
     figures: Mapping[str, float] = {}
@@ -102,10 +103,13 @@ def compress_onnx(model: onnx.ModelProto, chosen: Collection[str]) -> bytes:
     return serialise(model)
 
 
-def compressed_onnx(stage: str, data: StageData, precision: str, tell: Tell) -> ArtifactData:
+def compressed_onnx(
+    stage: str, data: StageData, precision: str, tell: Tell, judge: Judge | None = None
+) -> ArtifactData:
     """The stage's floating-point ONNX artifact with its weights in 8 bits, measured.
 
-    Raises BundleError when there is none, or the result falls short of the gate.
+    ``judge`` compares the motion of a whole recording too. Raises BundleError when there is none,
+    or the result falls short of the gate.
     """
     source = _floating(stage, data, "onnx")
     model = ort.read(source.data).proto
@@ -113,10 +117,10 @@ def compressed_onnx(stage: str, data: StageData, precision: str, tell: Tell) -> 
 
     def attempt(kept: Sequence[str]) -> ArtifactData:
         graph = compress_onnx(model, set(names) - set(kept))
-        return _measured(stage, data, precision, "onnx", graph)
+        return _measured(judge, stage, data, precision, "onnx", graph)
 
     def alone() -> dict[str, float]:
-        return {n: _psnr(stage, data, "onnx", compress_onnx(model, [n])) for n in names}
+        return {n: _quality(judge, stage, data, "onnx", compress_onnx(model, [n])) for n in names}
 
     return keep_worst(attempt, alone, tell)
 
@@ -152,10 +156,13 @@ def openvino_layers(model: Any) -> dict[str, int]:
     return found
 
 
-def compressed_openvino(stage: str, data: StageData, precision: str, tell: Tell) -> ArtifactData:
+def compressed_openvino(
+    stage: str, data: StageData, precision: str, tell: Tell, judge: Judge | None = None
+) -> ArtifactData:
     """The stage's floating-point IR with its weights in 8 bits, measured.
 
-    Raises BundleError when there is none, or the result falls short of the gate.
+    ``judge`` compares the motion of a whole recording too. Raises BundleError when there is none,
+    or the result falls short of the gate.
     """
     source = _floating(stage, data, "openvino")
     model = to_openvino.read(source.data, source.weights)
@@ -164,10 +171,13 @@ def compressed_openvino(stage: str, data: StageData, precision: str, tell: Tell)
 
     def attempt(kept: Sequence[str]) -> ArtifactData:
         files = compress_openvino(model, set(names) - set(kept))
-        return _measured(stage, data, precision, "openvino", *files)
+        return _measured(judge, stage, data, precision, "openvino", *files)
 
     def alone() -> dict[str, float]:
-        return {n: _psnr(stage, data, "openvino", *compress_openvino(model, [n])) for n in names}
+        return {
+            n: _quality(judge, stage, data, "openvino", *compress_openvino(model, [n]))
+            for n in names
+        }
 
     return keep_worst(attempt, alone, tell)
 
@@ -187,13 +197,25 @@ def _runs(
     return run(stage, graph, signature, [data.golden[0]], "w8", backends, weights)
 
 
-def _psnr(stage: str, data: StageData, kind: str, graph: bytes, weights: bytes = b"") -> float:
+def _quality(
+    judge: Judge | None, stage: str, data: StageData, kind: str, graph: bytes, weights: bytes = b""
+) -> float:
+    """Of the motion, where it is judged, else of the worst output on the golden tensors, dB."""
+    if judge:
+        artifact = ArtifactData(graph, "w8", {}, kind, weights=weights)
+        return judge.decibels(stage, data, artifact)
     runs = _runs(stage, data, kind, graph, weights)
     return min(fidelity([data.golden[1]], runs).values())
 
 
 def _measured(
-    stage: str, data: StageData, precision: str, kind: str, graph: bytes, weights: bytes = b""
+    judge: Judge | None,
+    stage: str,
+    data: StageData,
+    precision: str,
+    kind: str,
+    graph: bytes,
+    weights: bytes = b"",
 ) -> ArtifactData:
     expected = data.golden[1]
     runs = _runs(stage, data, kind, graph, weights)
@@ -201,4 +223,5 @@ def _measured(
     error = max(max(compare(expected, got[0]).values()) for got in runs)
     factor, floor = TOLERANCE
     tolerance = float(f"{min(1.0, max(floor, factor * error)):.1e}")
-    return ArtifactData(graph, precision, figures, kind, tolerance, weights)
+    artifact = ArtifactData(graph, precision, figures, kind, tolerance, weights)
+    return judge.checked(stage, data, artifact) if judge else artifact

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from vivant.bundle import Bundle
+from vivant.cli import main as vivant
 from vivant.errors import BundleError
+from vivant.export.gate import COSINE
 from vivant.graph import load_graph
-from vivant.quant.moves import Judge
+from vivant.quant.moves import CLOSED, Judge
 
 Tensors = Mapping[str, np.ndarray]
 
@@ -58,3 +60,15 @@ def test_lips_that_never_close_are_refused(
     monkeypatch.setattr("vivant.quant.moves.aperture", lambda motion: next(shut))
     with pytest.raises(BundleError, match="closed lips"):
         judge.check("denoise", load_graph(bundle, "denoise", "onnxruntime"))
+
+
+def test_compressing_a_network_that_moves_is_judged_and_says_so(
+    bundle_path: Path, tmp_path: Path
+) -> None:
+    """``vivant compress`` runs the embedded sentence, and the manifest keeps what it found."""
+    out = ["--out", str(tmp_path), "--formats", "onnx", "--stages", "denoise", "--replace"]
+    assert vivant(["compress", "--bundle", str(bundle_path), *out]) == 0
+    (artifact,) = Bundle.open(tmp_path).stage("denoise").artifacts
+    assert artifact.precision == "w8"
+    assert artifact.fidelity["motion_cosine"] >= COSINE
+    assert artifact.fidelity["closed_change"] <= CLOSED

@@ -45,7 +45,7 @@ def test_every_artifact_has_a_row_with_size_fidelity_and_speed(
             ref.bytes
             for artifact in Bundle.open(folder).stage(stage).artifacts
             if artifact.format == kind
-            for ref in artifact.files
+            for ref in artifact.own
         )
         for run in row["runs"].values():
             assert 0 < run["best_ms"] <= run["ms"]
