@@ -56,7 +56,8 @@ def test_meshes_are_read_as_triangles(tmp_path: Path) -> None:
 def test_proxies_follow_their_base(tmp_path: Path) -> None:
     """A vertex bound to three of the base lies at their weighted mean plus its scaled offset."""
     (tmp_path / "m.obj").write_text(SQUARE)
-    proxy = "obj_file m.obj\nx_scale 0 1 2.0\nverts 0\n0 1 2 0.5 0.25 0.25 1 0 0\n3\n"
+    proxy = "obj_file m.obj\nx_scale 0 1 2.0\nverts 0\nmaterial m\n"
+    proxy += "0 1 2 0.5 0.25 0.25 1 0 0\n3\ndelete_verts\n7 8\n"
     (tmp_path / "m.mhclo").write_text(proxy)
     base = np.array([[0, 0, 0], [4, 0, 0], [4, 4, 0], [0, 4, 0]], np.float32)
     at = wavefront.read_proxy(tmp_path / "m.mhclo").fitted(base, unit=1.0)

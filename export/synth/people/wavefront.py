@@ -117,15 +117,13 @@ def read_proxy(path: Path) -> Proxy:
             name = words[1]
         elif words[0] in ("x_scale", "y_scale", "z_scale"):
             scale["xyz".index(words[0][0])] = (int(words[1]), int(words[2]), float(words[3]))
-        elif words[0] == "verts":
-            inside = True
+        elif words[0] in ("verts", "delete_verts"):
+            inside = words[0] == "verts"  # other statements may stand between
         elif inside and words[0].isdigit():
             if len(words) >= 9:
                 rows.append([float(v) for v in words[:9]])
             elif len(words) == 1:  # lies on one base vertex
                 rows.append([float(words[0])] * 3 + [1.0, 0, 0, 0, 0, 0])
-        elif inside:
-            inside = False
     table = np.array(rows)
     return Proxy(
         table[:, :3].astype(np.int64),
