@@ -306,6 +306,21 @@ def test_frames_that_differ_are_refused(
         quantize.quantise_stage(bundle, "render", stages["render"], recording, recording)
 
 
+def test_a_portraits_motion_code_must_stay_the_same() -> None:
+    """INT8 ``encode`` is refused for its motion code, whatever the frames look like."""
+
+    def plain(tensors: object) -> dict[str, np.ndarray]:
+        return {"motion": np.float32([[1, 0, 0.5]])}
+
+    def turned(tensors: object) -> dict[str, np.ndarray]:
+        return {"motion": np.float32([[1, 0.1, 0.5]])}
+
+    assert quantize.same_motion("encode", plain, plain, [{}]) == {"cosine": pytest.approx(1)}
+    assert quantize.same_motion("render", plain, turned, [{}]) == {}
+    with pytest.raises(BundleError, match="moves the face otherwise"):
+        quantize.same_motion("encode", plain, turned, [{}])
+
+
 def test_sensitive_layers_return_until_the_frames_are_right(
     bundle: Bundle, recording: calibrate.Recording, monkeypatch: pytest.MonkeyPatch
 ) -> None:
