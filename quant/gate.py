@@ -27,6 +27,8 @@ Image = NDArray[np.uint8]
 
 BAR = 38.0
 """Least PSNR, dB, of every held-out frame against the floating-point one."""
+WARM, RUN = 3, 3
+"""Calls of a turn of ``race`` that do not count, and that do."""
 SIZE = 512
 """Side of the composed frames, pixels."""
 
@@ -99,18 +101,21 @@ def frame_psnr(expected: Sequence[Image], got: Sequence[Image]) -> list[float]:
 def race(
     graphs: Mapping[str, GraphCall], inputs: Sequence[Mapping[str, Array]], rounds: int
 ) -> dict[str, list[float]]:
-    """Milliseconds of a call of each graph, in turns, so that all share the machine's moods.
+    """Milliseconds of at least ``rounds`` calls of each graph, in turns, so that all share the
+    machine's moods.
 
-    A turn is two calls of which the second counts: the first finds another graph's data in the
-    processor's caches, which in a stream of frames it would not.
+    A turn is a run of calls, as in a stream of frames. The first WARM of it find another graph's
+    data in the processor's caches and do not count.
     """
     times: dict[str, list[float]] = {name: [] for name in graphs}
-    for turn in range(rounds):
+    for turn in range(math.ceil(rounds / RUN)):
         for name, graph in graphs.items():
-            graph(inputs[turn % len(inputs)])
-            start = time.perf_counter()
-            graph(inputs[turn % len(inputs)])
-            times[name].append((time.perf_counter() - start) * 1e3)
+            for number in range(WARM + RUN):
+                tensors = inputs[(turn * RUN + number) % len(inputs)]
+                start = time.perf_counter()
+                graph(tensors)
+                if number >= WARM:
+                    times[name].append((time.perf_counter() - start) * 1e3)
     return times
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -481,3 +481,25 @@ def test_a_stage_without_convolutions_cannot_be_quantised(
     plain = load_graph(bundle, "render", "openvino")
     with pytest.raises(BundleError, match="no layer to quantise"):
         quantize.choose(bundle, "render", read(b.model()), recording, plain, lambda text: None)
+
+
+def test_graphs_are_measured_in_turns_of_warm_calls() -> None:
+    """Each graph is called in runs, on the same inputs as the other, and the first calls of a run
+    are not counted."""
+    calls: list[tuple[str, float]] = []
+
+    def graph(name: str) -> gate.GraphCall:
+        def run(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+            calls.append((name, float(tensors["x"])))
+            return {}
+
+        return run
+
+    inputs = [{"x": np.float32(value)} for value in range(4)]
+    times = gate.race({"a": graph("a"), "b": graph("b")}, inputs, 5)
+    each = gate.WARM + gate.RUN
+    assert [name for name, _ in calls] == ["a"] * each + ["b"] * each + ["a"] * each + ["b"] * each
+    assert [value for name, value in calls if name == "a"] == [
+        value for name, value in calls if name == "b"
+    ]
+    assert all(len(measured) == 2 * gate.RUN for measured in times.values())
