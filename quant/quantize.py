@@ -29,13 +29,15 @@ from vivant.backends import Signature
 from vivant.bundle import STAGES, TENSORS, Bundle
 from vivant.devices.probe import machine
 from vivant.errors import BundleError, OutputError, UsageError, VivantError
-from vivant.export.gate import fidelity, run
+from vivant.export.gate import COSINE, MOTION, cosine, fidelity, run
 from vivant.export.write import ArtifactData, StageData, based_on, write_bundle
 from vivant.graph import CompiledGraph, compare, load_graph
 from vivant.quant import calibrate, ort, ptq
 from vivant.quant.calibrate import Recording
 from vivant.quant.gate import BAR, Image, compiled, draw, frame_psnr, race, write_sheet
 from vivant.quant.quantiser import Quantiser
+from vivant.render import GraphCall
+from vivant.tensor import Array
 from vivant.tensor import Array
 
 QUANTISABLE = ("encode", "render")
@@ -231,6 +233,7 @@ def quantise_stage(
             got=f"{min(figures):.1f} dB",
             fix="Calibrate on more people.",
         )
+    moved = same_motion(stage, plain, int8, held.inputs(stage))
     tell(f"{stage}: measuring the speed")
     times = race({"float": plain, "int8": int8}, held.inputs(stage), rounds)
     ratio = median(times["float"]) / median(times["int8"])
@@ -275,6 +278,7 @@ def quantise_stage(
     measured = {
         "psnr_db": min(outputs.values()),
         **{f"psnr_db_{name}": value for name, value in outputs.items()},
+        **moved,
         "frame_psnr_db": min(figures),
         "frame_psnr_db_median": median(figures),
         "speed_ratio": ratio,
@@ -282,6 +286,27 @@ def quantise_stage(
     factor, floor = TOLERANCE
     tolerance = min(1.0, math.ceil(1000 * max(floor, factor * error)) / 1000)
     return ArtifactData(graph, "int8", measured, quantiser.FORMAT, tolerance, weights), report
+
+
+def same_motion(
+    stage: str, plain: GraphCall, int8: GraphCall, inputs: Sequence[Mapping[str, Array]]
+) -> dict[str, float]:
+    """The least cosine of the output that carries motion, if the stage has one, over ``inputs``.
+
+    Raises BundleError below the gate.
+    """
+    if stage not in MOTION:
+        return {}
+    name = MOTION[stage]
+    least = min(cosine(plain(one)[name], int8(one)[name]) for one in inputs)
+    if not least >= COSINE:
+        raise BundleError(
+            f"the INT8 graph of {stage} moves the face otherwise",
+            expected=f"a cosine of {name} of at least {COSINE:g}",
+            got=f"{least:.5f}",
+            fix="Calibrate on more people.",
+        )
+    return {"cosine": least}
 
 
 def _render(bundle: Bundle, backend: str, threads: int) -> CompiledGraph:
