@@ -34,10 +34,9 @@ from vivant.export.write import ArtifactData, StageData, based_on, write_bundle
 from vivant.graph import CompiledGraph, compare, load_graph
 from vivant.quant import calibrate, ort, ptq
 from vivant.quant.calibrate import Recording
-from vivant.quant.gate import BAR, Image, compiled, draw, frame_psnr, race, write_sheet
+from vivant.quant.gate import BAR, compiled, draw, frame_psnr, race, write_sheet
 from vivant.quant.quantiser import Quantiser
 from vivant.render import GraphCall
-from vivant.tensor import Array
 from vivant.tensor import Array
 
 QUANTISABLE = ("encode", "render")
@@ -45,6 +44,8 @@ QUANTISERS: dict[str, Quantiser] = {"openvino": ptq, "onnx": ort}
 """Module of each format."""
 MARGIN_DB = 2.0
 """How much better than the gate the frames seen while choosing layers must be, dB."""
+MARGIN_COSINE = 0.5
+"""The same for a motion code: share of what its cosine may lack."""
 LOOKS = 6
 """Portraits on which layers are compared: those that suffer most when all are INT8."""
 SHARE = 0.05
@@ -112,43 +113,51 @@ def choose(
     full = quantiser.quantise(model, recording.inputs(stage), names)
     everyone = range(len(recording))
 
-    def frames(candidate: Any, portraits: Sequence[int]) -> list[Image]:
-        graph = compiled(bundle, stage, candidate, quantiser)
-        return draw(stage, graph, recording, render, portraits)
+    plain = compiled(bundle, stage, original or model, quantiser)
+    drawn = draw(stage, plain, recording, render, everyone)
+    each = len(drawn) // len(recording)
+    inputs = recording.inputs(stage)
+    codes = [plain(one)[MOTION[stage]] for one in inputs] if stage in MOTION else []
+    limit = 255**2 / 10 ** ((BAR + MARGIN_DB) / 10)
 
     def errors(candidate: Any, portraits: Sequence[int]) -> Array:
-        """Mean square error of each frame."""
-        wanted = [picture for index in portraits for picture in expected[index]]
-        psnr = np.array(frame_psnr(wanted, frames(candidate, portraits)))
-        return 255**2 / 10 ** (psnr / 10)
+        """Of each portrait (rows) what its frames, and its motion code, take of what they may."""
+        graph = compiled(bundle, stage, candidate, quantiser)
+        wanted = [drawn[index * each + k] for index in portraits for k in range(each)]
+        psnr = np.array(frame_psnr(wanted, draw(stage, graph, recording, render, portraits)))
+        parts = [(255**2 / limit / 10 ** (psnr / 10)).reshape(-1, each)]
+        if codes:
+            name = MOTION[stage]
+            turned = [1 - cosine(codes[index], graph(inputs[index])[name]) for index in portraits]
+            parts.append(np.array(turned)[:, None] / (MARGIN_COSINE * (1 - COSINE)))
+        return np.concatenate(parts, 1)
 
-    drawn = frames(original or model, everyone)
-    each = len(drawn) // len(recording)
-    expected = [drawn[index * each : (index + 1) * each] for index in everyone]
+    def worst(taken: Array) -> float:
+        """PSNR of the worst frame."""
+        return float(10 * np.log10(255**2 / limit / taken[:, :each].max()))
+
     got = errors(full, everyone)
-    tell(f"{stage}: {_psnr(got):.1f} dB with all layers in INT8")
-    worst = np.argsort(-got.reshape(-1, each).max(1), kind="stable")
-    looks = sorted(worst[:LOOKS].tolist())
+    tell(f"{stage}: {worst(got):.1f} dB with all layers in INT8")
+    looks = sorted(np.argsort(-got.max(1), kind="stable")[:LOOKS].tolist())
     alone = {}
     for number, name in enumerate(names):
         alone[name] = errors(quantiser.restore(full, model, [n for n in names if n != name]), looks)
-        tell(f"{stage}: layer {number + 1} of {len(names)}, alone {_psnr(alone[name]):.1f} dB")
-    limit = target = 255**2 / 10 ** ((BAR + MARGIN_DB) / 10)
+        tell(f"{stage}: layer {number + 1} of {len(names)}, alone {worst(alone[name]):.1f} dB")
     work = {layer.name: layer.products for layer in layers}
-    chosen, int8 = full, list(names)
-    while got.max() > limit:
+    chosen, int8, target = full, list(names), 1.0
+    while got.max() > 1:
         if len(int8) == 1:
             raise BundleError(
                 f"no layer of {stage} can be INT8",
                 expected=f"frames of at least {BAR + MARGIN_DB:g} dB",
-                got=f"{_psnr(got):.1f} dB",
+                got=f"{worst(got):.1f} dB",
                 fix="Record more people, or leave the stage in floating point.",
             )
         int8 = tolerable(int8, alone, work, target)
         chosen = quantiser.restore(full, model, [n for n in names if n not in int8])
         got = errors(chosen, everyone)
         back = len(names) - len(int8)
-        tell(f"{stage}: {_psnr(got):.1f} dB with {back} layers back in floating point")
+        tell(f"{stage}: {worst(got):.1f} dB with {back} layers back in floating point")
         target *= 0.7  # the errors of layers do not quite add up
     products = sum(layer.products for layer in layers)
     rows = [
@@ -156,7 +165,7 @@ def choose(
             layer.text,
             layer.weights,
             layer.products / products,
-            _psnr(alone[layer.name]),
+            worst(alone[layer.name]),
             layer.name in int8,
         )
         for layer in layers
@@ -167,26 +176,22 @@ def choose(
 def tolerable(
     int8: Sequence[str], alone: Mapping[str, Array], work: Mapping[str, int], target: float
 ) -> list[str]:
-    """The layers of ``int8`` whose errors together stay below ``target`` in every frame.
+    """The layers of ``int8`` whose errors together stay below ``target`` in everything seen.
 
-    ``alone``: mean square error of each frame by layer; ``work``: its multiplications. In the frame
-    that has most, the layer leaves that brings most error for the least arithmetic. At least one
+    ``alone``: square errors of each layer, an array of any shape; ``work``: its multiplications.
+    Where most is, the layer leaves that brings most error for the least arithmetic. At least one
     leaves, and one stays.
     """
     left = list(int8)
     while len(left) > 1:
-        total = np.sum([alone[name] for name in left], axis=0)
-        frame = int(np.argmax(total))
-        if len(left) < len(int8) and total[frame] <= target:
+        total = np.sum([alone[name].ravel() for name in left], axis=0)
+        most = int(np.argmax(total))
+        if len(left) < len(int8) and total[most] <= target:
             break
-        guilty = [name for name in left if alone[name][frame] >= SHARE * total[frame]]
-        left.remove(max(guilty or left, key=lambda name: float(alone[name][frame]) / work[name]))
+        here = {name: float(alone[name].ravel()[most]) for name in left}
+        guilty = [name for name in left if here[name] >= SHARE * total[most]]
+        left.remove(max(guilty or left, key=lambda name: here[name] / work[name]))
     return left
-
-
-def _psnr(errors: Array) -> float:
-    """PSNR, dB, of the frame with the largest of these mean square errors."""
-    return float(10 * np.log10(255**2 / errors.max()))
 
 
 def quantise_stage(
