@@ -134,7 +134,7 @@ def fine_tune(
             got, flow = frame(student, example)
         loss = F.mse_loss(got, wanted) + FLOW * F.mse_loss(flow, path)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         lost.append(float(loss.detach()))
         if (step + 1) % REPORT == 0 or step + 1 == steps:
