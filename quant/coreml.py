@@ -24,7 +24,7 @@ from vivant.export.to_coreml import measure, quiet, strip
 from vivant.export.write import ArtifactData, StageData
 from vivant.mlpackage import RESERVED, SUFFIX, write_package
 from vivant.quant.moves import Judge
-from vivant.quant.weights import keep_worst
+from vivant.quant.weights import carries, keep_worst
 
 PALETTES = {"p6": 6, "p4": 4}
 """Bits of an index, by precision."""
@@ -154,8 +154,8 @@ def compressed(
 
     When it falls short of the gate, each layer is compressed alone, and the worst ones stay as
     they are until the gate is passed; ``tell`` hears which. ``judge`` compares the motion of a
-    whole recording too. Raises BundleError when the stage has
-    no such program, or no layer is left.
+    whole recording too. Raises BundleError when the stage has no such program, or no layer is
+    left.
     """
     kind = ("coreml", "fp16")
     source = next((a for a in data.artifacts if (a.format, a.precision) == kind), None)
@@ -165,23 +165,26 @@ def compressed(
         )
     inputs, outputs = data.golden
     program = read_program(source.data, source.weights)
+    shapes = {layer.name: program.constants[layer.weights].shape for layer in layers(program)}
+    exact = [name for name, shape in shapes.items() if carries(data, shape)]
+    names = [name for name in shapes if name not in exact]
 
     def attempt(kept: Sequence[str]) -> ArtifactData:
-        files = compress(source.data, source.weights, precision, kept)
+        files = compress(source.data, source.weights, precision, [*exact, *kept])
         artifact = measure(stage, *files, precision, [inputs], [outputs])
         return judge.checked(stage, data, artifact) if judge else artifact
 
     def alone() -> dict[str, float]:
         if judge:
-            names = [layer.name for layer in layers(program)]
             found = {}
             for name in names:
-                kept = [other for other in names if other != name]
+                kept = [other for other in shapes if other != name]
                 graph, weights = compress(source.data, source.weights, precision, kept)
                 artifact = replace(source, data=graph, weights=weights)
                 found[name] = judge.decibels(stage, data, artifact)
             return found
         small = read_program(*compress(source.data, source.weights, precision))
-        return sensitivity(program, small, inputs, outputs)
+        figures = sensitivity(program, small, inputs, outputs)
+        return {name: figures[name] for name in names}
 
     return keep_worst(attempt, alone, tell)

@@ -56,6 +56,16 @@ def keep_worst(
             tell(f"  {short.got}: {kept[-1]} stays in 16 bits, {figures[kept[-1]]:.1f} dB alone")
 
 
+def carries(data: StageData, shape: Sequence[int]) -> bool:
+    """Whether weights of this shape lead from one tick's motion to the next one's.
+
+    They stay in 16 bits: their rounding adds up from tick to tick. With every layer of ``denoise``
+    in 8 bits the head drifted by six standard deviations within twelve seconds and the motion's
+    cosine was .2; with three square matrices out of 46 layers in 16 bits it was .998.
+    """
+    return list(shape) == 2 * [s.shape[-1] for s in data.inputs if s.name == "previous"]
+
+
 def rounded(values: Array, axis: int) -> tuple[Array, Array]:
     """int8 integers and float32 scales, one for each index of ``axis``, that multiply to values."""
     others = tuple(i for i in range(values.ndim) if i != axis)
@@ -113,7 +123,8 @@ def compressed_onnx(
     """
     source = _floating(stage, data, "onnx")
     model = ort.read(source.data).proto
-    names = list(onnx_layers(model))
+    shapes = {tensor.name: tensor.dims for tensor in model.graph.initializer}
+    names = [n for n, (name, _) in onnx_layers(model).items() if not carries(data, shapes[name])]
 
     def attempt(kept: Sequence[str]) -> ArtifactData:
         graph = compress_onnx(model, set(names) - set(kept))
@@ -167,7 +178,10 @@ def compressed_openvino(
     source = _floating(stage, data, "openvino")
     model = to_openvino.read(source.data, source.weights)
     to_openvino.fold(model)
-    names = list(openvino_layers(model))
+    nodes = {n.get_friendly_name(): n for n in model.get_ordered_ops()}
+    names = [
+        name for name in openvino_layers(model) if not carries(data, nodes[name].get_input_shape(1))
+    ]
 
     def attempt(kept: Sequence[str]) -> ArtifactData:
         files = compress_openvino(model, set(names) - set(kept))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,25 @@ def test_onnx_and_ir_in_8_bits(tmp_path: Path) -> None:
         assert max(compare(outputs, loaded(inputs)).values()) < 3e-2
     stored = onnx.load_from_string(bundle.read(graph.file)).graph.initializer
     assert {t.data_type for t in stored} >= {onnx.TensorProto.INT8, onnx.TensorProto.FLOAT}
+
+
+def test_what_carries_motion_from_tick_to_tick_stays() -> None:
+    """Of ``denoise`` the square matrix over the last tick's motion keeps its 16 bits."""
+    stages = {"denoise": tiny_stages()["denoise"]}
+    add_openvino(stages)
+    data = stages["denoise"]
+    assert weights.carries(data, (126, 126))
+    assert not weights.carries(data, (126, 8))
+    assert not weights.carries(tiny_stages()["listen"], (8, 8))
+    graph = onnx.load_from_string(weights.compressed_onnx("denoise", data, "w8", print).data).graph
+    kinds = {tuple(tensor.dims): tensor.data_type for tensor in graph.initializer}
+    assert kinds[126, 126] == onnx.TensorProto.FLOAT16
+    assert kinds[8, 126] == kinds[48, 126] == onnx.TensorProto.INT8
+    made = weights.compressed_openvino("denoise", data, "w8", print)
+    stored = [d.attrib for d in ElementTree.fromstring(made.data).iter("data")]
+    small = {d["shape"].replace(" ", "") for d in stored if d.get("element_type") == "i8"}
+    assert "8,126" in small
+    assert "126,126" not in small
 
 
 def test_compressing_twice_gives_the_same_bytes() -> None:
