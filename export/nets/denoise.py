@@ -74,8 +74,8 @@ SHORTEST = 1 / 16 + 1e-3
 """Steps up to this length are those of the many-step teacher."""
 MIN_STEP = 1e-3
 """Shortest step of the sampler's time."""
-BLINK_CHANCE = 2.26
-"""Noise above which a blink begins: 1.2 % of ticks, 18 a minute."""
+BLINK_CHANCE = 2.5
+"""Noise above which a blink begins: 0.6 % of ticks, 9 a minute beside those that are learnt."""
 LATE, LIDS = 63, 0
 """Numbers of a motion frame, and the index of ``eyeBlinkLeft`` in it."""
 CUES = 2

@@ -30,7 +30,7 @@ from .rollout import primed, rollout
 Array = NDArray[np.float32]
 MUTED = 0.02
 """Share of spoken frames that may be held for no speech, in part or whole."""
-LEVELS = (-4.0, -3.0, -2.5, -2.0, -1.5, -1.0, -0.5, 0.0, 1.0)
+LEVELS = (-3.0, -2.5, -2.0, -1.5, -1.0, 0.0, 1.0)
 """Thresholds of the lips' decision that are tried."""
 RECALL, PRECISION = 0.9, 0.7
 """What is wanted of closures: the threshold is best that comes nearest to both."""

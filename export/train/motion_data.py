@@ -30,6 +30,8 @@ AHEAD = 6
 """Mel frames of look-ahead: tick i has heard frames up to 4 i + 9."""
 EMOTIONS = (5, 12)
 """First and end index of the emotions among the conditions, with the flag that one is given."""
+UNSPOKEN = 1.2
+"""How much likelier a tick is where nobody speaks."""
 LIVELINESS = 12
 """Index of the condition that tells the head's liveliness, in octaves."""
 HEAD_SPEED = (2.3, 5.9)
@@ -328,7 +330,7 @@ class Batch:
 
 
 class Windows:
-    """Draws random windows; a tick is as likely as any other, twice as likely where nobody speaks.
+    """Draws random windows; ticks are equally likely, a little more so where nobody speaks.
 
     Sounds that must leave the lips alone are rarer in the corpus than in life.
     """
@@ -338,7 +340,7 @@ class Windows:
         self.rng = np.random.default_rng(seed)
         share = corpus.clips[:, 1].astype(np.float64)
         spoken = np.maximum.reduceat(corpus.viseme, FRAMES * corpus.clips[:, 0]) > 0
-        share *= np.where(spoken, 1, 2)
+        share *= np.where(spoken, 1, UNSPOKEN)
         self.share = share / share.sum()
         self.motion = ticks_of(corpus.motion)
 

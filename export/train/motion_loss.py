@@ -130,22 +130,19 @@ def vary_sound(mel: Tensor) -> Tensor:
     at = at.clamp(0, mels - 1.001).expand_as(mel)
     low, share = at.long(), at.frac()
     mel = mel.gather(2, low).lerp(mel.gather(2, low + 1), share)
-    # Some of the others' sound behind it, softly.
-    behind = mel.roll(1, 0) + uniform(-6, -2.5)
-    mel = torch.where(uniform(0, 1) < 0.3, torch.logaddexp(mel, behind), mel)
     phase = torch.linspace(0, torch.pi, mels, device=device)
     waves = torch.stack([(k * phase).cos() for k in range(5)])  # (5, M)
-    spread = torch.tensor([1.2, 0.8, 0.5, 0.4, 0.3], device=device)
+    spread = torch.tensor([1.0, 0.8, 0.5, 0.4, 0.3], device=device)
     mel = mel + ((torch.randn(batch, 5, device=device) * spread) @ waves)[:, None]
     # A talker who moves and a gain that follows, over seconds.
     time = torch.arange(frames, device=device)[:, None] / 100  # s
     for _ in range(2):
         turns = torch.pi * 2 * (uniform(0.05, 0.5) * time + uniform(0, 1))
-        mel = mel + uniform(0, 0.8) * turns.sin()
+        mel = mel + uniform(0, 0.5) * turns.sin()
     # A microphone or a room that swallows a band, and telephones.
-    for chance, first, width in ((0.4, uniform(0, mels), uniform(2, 10)), (0.15, 42.0, mels)):
+    for chance, first, width in ((0.3, uniform(0, mels), uniform(2, 8)), (0.15, 42.0, mels)):
         hole = (band >= first) & (band < first + width) & (uniform(0, 1) < chance)
-        mel = mel - hole * uniform(1, 6)
+        mel = mel - hole * uniform(1, 4)
     floor = SILENCE + 3 * torch.rand(one, device=device) ** 2
     return torch.maximum(mel, floor)
 
