@@ -32,7 +32,8 @@ from vivant.tensor import Array
 DRIVEN = 3
 """Driven motions of each portrait."""
 FAR = 1.5
-"""The last of them is so many times as far from the portrait's own: what is rare is seen too."""
+"""For calibration the last of them is so many times as far from the portrait's own, so that what
+is rare is within the ranges."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,12 @@ class Recording:
         return len(self.portrait)
 
 
-def record(encode: Graph, people: Sequence[Path], count: int, seed: int = 0) -> Recording:
+def record(
+    encode: Graph, people: Sequence[Path], count: int, seed: int = 0, far: float = FAR
+) -> Recording:
     """``count`` portraits of the ``people`` (shards), a new person for each until all were seen.
 
+    ``far`` lengthens the last motion of each portrait; 1 leaves it as it was rendered.
     Raises UsageError when there are no people or a shard cannot be read.
     """
     if not people:
@@ -91,7 +95,7 @@ def record(encode: Graph, people: Sequence[Path], count: int, seed: int = 0) -> 
         portrait = np.ascontiguousarray(images[own])
         coded = encode({"portrait": encode_input(portrait)})
         step = codes[others] - codes[own]
-        step[-1] *= FAR
+        step[-1] *= far
         motion = coded["motion"][0] + step
         weights = [i for i, unit in enumerate(latent.UNITS) if unit == "weight"]
         motion[:, weights] = np.clip(motion[:, weights], 0, 1)
