@@ -287,8 +287,9 @@ def lines(rows: Sequence[Row]) -> list[str]:
         for note in (*(f"{k}: {v}" for k, v in row.reasons.items()), row.npu, row.ane):
             if ": " in note:
                 notes.setdefault(note, []).append(where)
-    for note, where in notes.items():
-        text.append(f"{note} ({', '.join(where) if len(where) < 4 else f'{len(where)} artifacts'})")
+    for note, owners in notes.items():
+        whose = ", ".join(owners) if len(owners) < 4 else f"{len(owners)} artifacts"
+        text.append(f"{note} ({whose})")
     return text
 
 
