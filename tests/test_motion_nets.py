@@ -379,7 +379,7 @@ def test_a_stream_is_pulled_to_rest_to_commands_and_to_emotions(tmp_path: Path) 
     turned[:, yaw] = 4.0
     nothing, command = torch.zeros(1, 16), torch.zeros(1, 16)
     command[:, 1:3] = torch.tensor([1.0, 1.0])  # 30 degrees up
-    assert float((inn.steer(turned, nothing) - inn.mean(turned))[0, yaw]) < -0.3
+    assert float((inn.steer(turned, nothing) - inn.mean(turned))[0, yaw]) < -0.1
     assert float((inn.steer(rest, command) - inn.steer(rest, nothing))[0, pitch]) > 0
     mood = torch.zeros(1, 16)
     mood[:, 11] = 1
