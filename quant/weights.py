@@ -57,13 +57,13 @@ def keep_worst(
 
 
 def carries(data: StageData, shape: Sequence[int]) -> bool:
-    """Whether weights of this shape lead from one tick's motion to the next one's.
+    """Whether weights of this shape lead out of or into one tick's motion, and so to the next one.
 
     They stay in 16 bits: their rounding adds up from tick to tick. With every layer of ``denoise``
     in 8 bits the head drifted by six standard deviations within twelve seconds and the motion's
-    cosine was .2; with three square matrices out of 46 layers in 16 bits it was .998.
+    cosine was .2; with the square ones alone in 16 bits it was .998. They are 3 % of the weights.
     """
-    return list(shape) == 2 * [s.shape[-1] for s in data.inputs if s.name == "previous"]
+    return any(spec.name == "previous" and spec.shape[-1] in shape for spec in data.inputs)
 
 
 def rounded(values: Array, axis: int) -> tuple[Array, Array]:

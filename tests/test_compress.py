@@ -184,22 +184,19 @@ def test_onnx_and_ir_in_8_bits(tmp_path: Path) -> None:
 
 
 def test_what_carries_motion_from_tick_to_tick_stays() -> None:
-    """Of ``denoise`` the square matrix over the last tick's motion keeps its 16 bits."""
+    """Of ``denoise`` every matrix over motion keeps its 16 bits, in every format."""
     stages = {"denoise": tiny_stages()["denoise"]}
     add_openvino(stages)
     data = stages["denoise"]
     assert weights.carries(data, (126, 126))
-    assert not weights.carries(data, (126, 8))
-    assert not weights.carries(tiny_stages()["listen"], (8, 8))
+    assert weights.carries(data, (72, 126))
+    assert not weights.carries(data, (192, 192))
+    assert not weights.carries(tiny_stages()["listen"], (126, 126))
     graph = onnx.load_from_string(weights.compressed_onnx("denoise", data, "w8", print).data).graph
-    kinds = {tuple(tensor.dims): tensor.data_type for tensor in graph.initializer}
-    assert kinds[126, 126] == onnx.TensorProto.FLOAT16
-    assert kinds[8, 126] == kinds[48, 126] == onnx.TensorProto.INT8
+    assert onnx.TensorProto.INT8 not in {tensor.data_type for tensor in graph.initializer}
     made = weights.compressed_openvino("denoise", data, "w8", print)
     stored = [d.attrib for d in ElementTree.fromstring(made.data).iter("data")]
-    small = {d["shape"].replace(" ", "") for d in stored if d.get("element_type") == "i8"}
-    assert "8,126" in small
-    assert "126,126" not in small
+    assert "i8" not in {d.get("element_type") for d in stored}
 
 
 def test_compressing_twice_gives_the_same_bytes() -> None:
