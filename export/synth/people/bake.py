@@ -113,7 +113,14 @@ def brow(card: Card, alpha: Byte, cells: Texels) -> Byte:
     high, wide = alpha.shape
     x = (uv[found, 0] * wide - 0.5).astype(np.float32)
     y = ((1 - uv[found, 1]) * high - 0.5).astype(np.float32)
-    value = cv2.remap(alpha, x[:, None], y[:, None], cv2.INTER_LINEAR)[:, 0]
+    # OpenCV's remap takes no more than 32,767 rows at a time.
+    part = range(0, len(x), 30_000)
+    value = np.concatenate(
+        [
+            cv2.remap(alpha, x[k : k + 30_000, None], y[k : k + 30_000, None], cv2.INTER_LINEAR)
+            for k in part
+        ]
+    )[:, 0]
     out = np.zeros(cells.used.shape, np.uint8)
     out[near] = np.where(away < 0.45, value, 0)
     return out
