@@ -9,9 +9,10 @@ torch = pytest.importorskip("torch")
 
 from vivant.export.nets.denoise import Denoise, DenoiseConfig  # noqa: E402
 from vivant.export.nets.listen import Listen, ListenConfig  # noqa: E402
+from vivant.export.synth.speech.metrics import Closure  # noqa: E402
 from vivant.export.synth.speech.phones import Phone  # noqa: E402
 from vivant.export.synth.speech.real import Recording  # noqa: E402
-from vivant.export.train import evaluate_motion, motion_data, motion_loss, rollout  # noqa: E402
+from vivant.export.train import decide, evaluate_motion, motion_data, motion_loss, rollout  # noqa: E402
 from vivant.export.train.evaluate_motion import Sampler, Subject, Table  # noqa: E402
 from vivant.latent import INDEX, SIZE  # noqa: E402
 
@@ -105,3 +106,19 @@ def test_drift_compares_the_end_with_the_beginning() -> None:
     assert "drift of pose in 1 min, deg" in table.rows
     ratio = table.rows["mouth activity in 1 min, late to early"][1]["1 step"]
     assert ratio == pytest.approx(1, abs=0.5)
+
+
+def test_the_closure_threshold_comes_nearest_to_what_is_wanted() -> None:
+    """Of thresholds that do as well, within noise, the most cautious is taken."""
+    found = [Closure(97, 100, 60, 100), Closure(91, 100, 70, 100), Closure(90, 100, 74, 100)]
+    found += [Closure(50, 100, 99, 100)] * (len(decide.LEVELS) - 3)
+    assert decide.best(found) == decide.LEVELS[2]
+
+
+def test_visemes_become_phones_that_look_alike() -> None:
+    """Runs of a class are phones with their times; bilabials stay bilabials."""
+    viseme = np.repeat(np.array([0, 1, 9], np.uint8), (20, 10, 30))
+    phones = decide.phones_of(viseme)
+    assert [(p.start, p.end) for p in phones] == [(0.0, 0.2), (0.2, 0.3), (0.3, 0.6)]
+    assert phones[0].name == "sil"
+    assert phones[1].name in "pbm"
