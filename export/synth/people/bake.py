@@ -175,7 +175,7 @@ def masks(cells: Texels, faces: Index, uv: Array) -> dict[str, Byte]:
     table = table * (size, -size) + (0, size)
     x, y, z = np.moveaxis(cells.place, -1, 0)
     side = np.abs(x)
-    lips = np.zeros((size, size), np.float32)
+    lips: Array = np.zeros((size, size), np.float32)
     cv2.fillPoly(lips, [_loop(table[list(_LIPS)])], 1.0, cv2.LINE_AA, 4)
     lips = cv2.GaussianBlur(lips, (0, 0), 3)
     lids = np.zeros((size, size), np.float32)

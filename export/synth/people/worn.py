@@ -44,7 +44,7 @@ def scarf(head: Array, seed: int) -> tuple[Mesh, Array]:
     ring = np.cos(turn)[:, None] * down + np.sin(turn)[:, None] * side  # (R, 3)
     ray = np.cos(angle)[..., None] * axis + np.sin(angle)[..., None] * ring[:, None]
     flat = unit_rows(ray.reshape(-1, 3)).astype(np.float32)
-    reach = np.empty(len(flat), np.float32)
+    reach: Array = np.empty(len(flat), np.float32)
     for k, near in enumerate(tree.query_ball_point(flat, 0.16)):
         reach[k] = min(float((skin[near] @ flat[k]).max()), 19.0) if near else 8.0
     reach = reach.reshape(_ROUND, _DEEP + 1)
@@ -59,8 +59,8 @@ def scarf(head: Array, seed: int) -> tuple[Mesh, Array]:
     loose = np.clip(share * 3, 0, 1) * (0.35 + 0.65 * (1 + np.cos(turn))[:, None] / 2)
     reach = reach + 0.55 + 0.5 * rng.random() + folds * loose
     points = _CENTRE + flat * reach.reshape(-1, 1)
-    i, k = np.meshgrid(np.arange(_ROUND), np.arange(_DEEP), indexing="ij")
-    a, b = i * (_DEEP + 1) + k, (i + 1) % _ROUND * (_DEEP + 1) + k
+    i, j = np.meshgrid(np.arange(_ROUND), np.arange(_DEEP), indexing="ij")
+    a, b = i * (_DEEP + 1) + j, (i + 1) % _ROUND * (_DEEP + 1) + j
     faces = np.concatenate([np.stack([a, a + 1, b], -1), np.stack([b, a + 1, b + 1], -1)])
     faces = faces.reshape(-1, 3).astype(np.int64)
     plane = np.stack([flat[:, 0], flat[:, 1]], 1) * 0.49 + 0.5
