@@ -58,14 +58,15 @@ SCHEDULE = (1.0, 0.0)
 READING_ERROR = 0.1
 """Least error of the motion that sound alone tells, in a channel's deviations."""
 TICK = 0.04  # s
-PULLS = {"rest": 30.0, "mood": 0.6, "gaze": 0.1, "distance": 0.8}
+PULLS = {"rest": 30.0, "mood": 0.6, "gaze": 0.1, "distance": 0.25}
 """Time constants, s, with which a stream's head returns to rest, a face to its emotion, regard and
 head distance to their commands. The network takes a pull on the head for a movement and goes on
 with it: 30 s act as 7, and 3 s as a spring."""
 HEAD_LIMIT = 3.0
 """Deviations of the training motion beyond which a stream's head turns back."""
-GAZE_GAIN = 0.8
-"""Gain of chance in gaze, which then has the training motion's mean step, 0.13 degrees a frame."""
+HEAD_GAIN, GAZE_GAIN = 0.7, 0.8
+"""Gain of chance in head and gaze, which then have the training motion's mean speed: deviations are
+those of rare large steps and small ones together, and chance is nearly normal."""
 GAZE_LIMIT = 22.0  # degrees
 BLINK_COURSE = (0.1, 0.45)
 """How far a blink's onset closes the lids in the two frames of its first tick."""
@@ -116,7 +117,7 @@ def hold(inn: Innovation, statistics: Statistics) -> None:
     limit[eyes] = torch.tensor(GAZE_LIMIT / statistics.latent_std[eyes])
     inn.limit.copy_(limit.repeat(2))
     group = torch.tensor(statistics.group)
-    gain = torch.where(group == 1, GAZE_GAIN, 1.0)
+    gain = torch.where(group == 3, HEAD_GAIN, torch.where(group == 1, GAZE_GAIN, 1.0))
     inn.gain.copy_(torch.where(blinks(statistics), 1.0, gain))
     lids = torch.zeros(SIZE)
     lids[[INDEX["eyeBlinkLeft"], INDEX["eyeBlinkRight"]]] = 1
