@@ -13,6 +13,7 @@ from vivant.cli import main as vivant
 from vivant.errors import BundleError
 from vivant.export.gate import COSINE
 from vivant.graph import load_graph
+from vivant.quant import moves
 from vivant.quant.moves import CLOSED, Judge
 
 Tensors = Mapping[str, np.ndarray]
@@ -50,6 +51,18 @@ def test_a_small_error_that_adds_up_is_refused(bundle: Bundle, judge: Judge) -> 
 
     with pytest.raises(BundleError, match="moves the face otherwise"):
         judge.check("listen", leaky)
+
+
+def test_a_stream_that_goes_elsewhere_is_refused(
+    bundle: Bundle, judge: Judge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network that is right on the old past and leaves it by itself is not the same."""
+    graph = load_graph(bundle, "denoise", "onnxruntime")
+    assert judge.check("denoise", graph)["stream_cosine"] > 0.999999
+    right = moves.motion
+    monkeypatch.setattr(moves, "motion", lambda *given: right(*given)[::-1])
+    with pytest.raises(BundleError, match="moves the face otherwise"):
+        judge.check("denoise", graph)
 
 
 def test_lips_that_never_close_are_refused(
