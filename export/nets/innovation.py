@@ -119,8 +119,10 @@ class Innovation(nn.Module):
         clean = clean + silent * (rest - clean)
         together = touches.repeat_interleave(frame, dim=-1) * self.parting
         clean = clean + together * (self.neutral - clean)
-        gap = (clean @ self.gap + self.gap_bias).relu()
-        return clean + (touches * gap) @ self.closing
+        # Sums of products: OpenVINO 2026.4 on one thread crashes while it compiles two products of
+        # matrices with only arithmetic between them.
+        gap = ((clean[..., None] * self.gap).sum(-2) + self.gap_bias).relu()
+        return clean + ((touches * gap)[..., None] * self.closing).sum(-2)
 
     def whiten(self, x: Tensor, mean: Tensor) -> Tensor:
         """Clean ticks (..., L) to innovations ``z`` (..., K)."""
