@@ -203,11 +203,11 @@ class Poser(nn.Module):
         """Interpolate keypoint values over the grid ``xs`` (B, W) by ``ys`` (B, H).
 
         Returns expression shift, depth and rotation share (B, 5, H, W), and heat maps of the
-        keypoint mixtures ``extra`` (E, K) or (B, E, K) -> (B, E, H, W).
+        keypoint mixtures ``extra`` (E, K) -> (B, E, H, W).
         """
         fx, fy = self._fine(posed, xs, ys)
-        values = torch.cat([self._values(posed), extra.expand(len(xs), *extra.shape[-2:])], 1)
-        shift, rest, heats = _sums(values, fy, fx).split([3, 3, extra.shape[-2]], 1)
+        values = torch.cat([self._values(posed), extra.expand(len(xs), -1, -1)], 1)
+        shift, rest, heats = _sums(values, fy, fx).split([3, 3, len(extra)], 1)
         return self._maps(posed, xs, ys, shift, rest), heats
 
     def spread_halved(
@@ -220,7 +220,7 @@ class Poser(nn.Module):
         fx, fy = self._fine(posed, xs, ys)
         shift, rest = _sums(self._values(posed), fy, fx).split([3, 3], 1)
         mx, my = 0.5 * (fx[:, :, ::2] + fx[:, :, 1::2]), 0.5 * (fy[:, ::2] + fy[:, 1::2])
-        heats = _sums(extra.expand(len(xs), *extra.shape[-2:]), my, mx)
+        heats = _sums(extra.expand(len(xs), -1, -1), my, mx)
         return self._maps(posed, xs, ys, shift, rest), heats
 
     def _fine(self, posed: Posed, xs: Tensor, ys: Tensor) -> tuple[Tensor, Tensor]:

@@ -348,50 +348,36 @@ class Render(nn.Module):
     ) -> list[Shot]:
         """The painted windows: mouth, right eye, left eye."""
         side = torch.ones_like(motion[:, :1])
-        now = torch.cat([motion / self.scale, change])
-        both = torch.cat([now, torch.matmul(now, self.swap)]).chunk(4)  # and mirrored
-        codes = self.steer_close(torch.cat([torch.cat(both[::2]), torch.cat(both[1::2])], 1) * 0.5)
+        now = [motion / self.scale, change]
+        mirrored = [torch.matmul(part, self.swap) for part in now]
+        code, other = (self.steer_close(torch.cat(x, 1) * 0.5) for x in (now, mirrored))
         mouth, right, left = posed.anchors.unbind(1)
-        paint, crop, xs, ys = self.window(
-            self.mouth, self.mouth.mix, posed, photo, prior, codes[: len(motion)], mouth, side
-        )
-        shots = [Shot(self.mouth, paint, crop, mouth, side, xs, ys)]
-        # The left eye is painted as a mirrored right one, in one batch with it.
-        batch = len(motion)
-        mix = torch.stack([self.eye.mix, self.eye.mix[:, self.mirror]]).repeat_interleave(batch, 0)
-        pair = Posed(*(torch.cat([part, part]) for part in posed))
-        centre, sides = torch.cat([right, left]), torch.cat([side, -side])
-        parts = self.window(
-            self.eye, mix, pair, photo, torch.cat([prior, prior]), codes,
-            centre, sides,
-        )  # fmt: skip
-        eyes = zip(*(part.chunk(2) for part in parts), strict=True)
-        for (paint, crop, xs, ys), place, hand in zip(
-            eyes, (right, left), (side, -side), strict=True
-        ):
-            shots.append(Shot(self.eye, paint, crop, place, hand, xs, ys))
-        return shots
+        # The left eye is painted as a mirrored right one. Neither they nor their codes share a
+        # batch: Intel's compiler refuses the maps of two on NPU 3720, and the codes of two, whose
+        # parts are concatenated for ``predict`` too, on 5010.
+        windows = [
+            (self.mouth, self.mouth.mix, code, mouth, side),
+            (self.eye, self.eye.mix, code, right, side),
+            (self.eye, self.eye.mix[:, self.mirror], other, left, -side),
+        ]
+        return [self.window(posed, photo, prior, *window) for window in windows]
 
     def window(
         self,
-        painter: Painter,
-        mix: Tensor,
         posed: Posed,
         photo: Tensor,
         prior: Tensor,
+        painter: Painter,
+        mix: Tensor,
         code: Tensor,
         centre: Tensor,
         side: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Paint, crop and axes of one window of each row, see ``Shot``. ``photo`` may have a row
-        for several of these, which then follow each other."""
+    ) -> Shot:
+        """One painted window, its heat maps mixed by ``mix`` (HEATS, K)."""
         xs, ys = painter.axes(centre, posed.size, side)
         first = first_flow(self.poser, posed, xs, ys, prior, mix)
         local = self.poser.local(posed, xs, ys, first.maps[:, 3:4])
-        grids = [grid_at(xs, ys, f.detach()) for f in (first.flow, first.rigid)]
-        # One call for all windows of a photo: they lie below each other.
-        grid = torch.cat([part for both in grids for part in both.split(len(photo))], 1)
-        seen = sample_grid(photo, grid).chunk(2, 2)
-        count = len(xs) // len(photo)
-        crop = torch.cat([torch.cat(part.chunk(count, 2)) for part in seen], 1)
-        return painter(first, local, crop, code, side), crop, xs, ys
+        # With and without expression in one call: they lie below each other.
+        grid = torch.cat([grid_at(xs, ys, f.detach()) for f in (first.flow, first.rigid)], 1)
+        crop = torch.cat(sample_grid(photo, grid).chunk(2, 2), 1)
+        return Shot(painter, painter(first, local, crop, code, side), crop, centre, side, xs, ys)
