@@ -62,7 +62,7 @@ PULLS = {"rest": 30.0, "mood": 0.6, "gaze": 0.1, "distance": 0.25}
 """Time constants, s, with which a stream's head returns to rest, a face to its emotion, regard and
 head distance to their commands. The network takes a pull on the head for a movement and goes on
 with it: 30 s act as 7, and 3 s as a spring."""
-HEAD_LIMIT = 3.0
+HEAD_LIMIT = 1.0
 """Deviations of the training motion beyond which a stream's head turns back."""
 HEAD_GAIN, GAZE_GAIN = 0.7, 0.8
 """Gain of chance in head and gaze, which then have the training motion's mean speed: deviations are
