@@ -64,6 +64,8 @@ head distance to their commands. The network takes a pull on the head for a move
 with it: 30 s act as 7, and 3 s as a spring."""
 HEAD_LIMIT = 1.0
 """Deviations of the training motion beyond which a stream's head turns back."""
+FAR_LIMIT = 3.0
+"""The same of its distance, which is commanded as far as that."""
 HEAD_GAIN, GAZE_GAIN = 0.7, 0.8
 """Gain of chance in head and gaze, which then have the training motion's mean speed: deviations are
 those of rare large steps and small ones together, and chance is nearly normal."""
@@ -113,6 +115,7 @@ def hold(inn: Innovation, statistics: Statistics) -> None:
     head = [INDEX[name] for name in HEAD]
     limit = torch.full((SIZE,), 1e3)
     limit[head] = HEAD_LIMIT
+    limit[INDEX["headZ"]] = FAR_LIMIT
     eyes = [INDEX["gazeYaw"], INDEX["gazePitch"]]
     limit[eyes] = torch.tensor(GAZE_LIMIT / statistics.latent_std[eyes])
     inn.limit.copy_(limit.repeat(2))
