@@ -26,7 +26,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from vivant.bundle import STAGES, Artifact, Bundle
-from vivant.errors import BackendError, UsageError, VivantError
+from vivant.cli import run_module
+from vivant.errors import BackendError, UsageError
 from vivant.export.npu_compile import NO_COMPILER
 
 PLATFORMS = {"3720": "Meteor Lake, Arrow Lake", "4000": "Lunar Lake", "5010": "Panther Lake"}
@@ -342,8 +343,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except VivantError as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        sys.exit(problem.exit_code)
+    sys.exit(run_module(main))

@@ -19,7 +19,8 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from vivant.errors import BackendError, VivantError
+from vivant.cli import run_module
+from vivant.errors import BackendError
 
 PACKAGES = ("openvino==2026.4.1", "msvc-runtime==14.44.35112")
 """Windows wheels: the compiler with its libraries, and the C++ runtime that Wine's own is not."""
@@ -92,8 +93,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except VivantError as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        sys.exit(problem.exit_code)
+    sys.exit(run_module(main))

@@ -27,8 +27,9 @@ import numpy as np
 from vivant import latent, mlpackage
 from vivant.bundle import FORMAT, MANIFEST, STAGES, Bundle, Stage
 from vivant.cache import write_atomic
+from vivant.cli import run_module
 from vivant.controls import CONDITIONS
-from vivant.errors import BundleError, OutputError, UsageError, VivantError
+from vivant.errors import BundleError, OutputError, UsageError
 from vivant.export.share import SHARED, share
 from vivant.mel import MelSpec
 from vivant.tensor import Array, TensorSpec
@@ -459,8 +460,4 @@ def table(bundle: Bundle) -> list[str]:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except VivantError as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        sys.exit(problem.exit_code)
+    sys.exit(run_module(main))

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from vivant import latent
 from vivant.bundle import Bundle
 from vivant.cache import write_atomic
-from vivant.errors import BundleError, OutputError, UsageError, VivantError
+from vivant.cli import run_module
+from vivant.errors import BundleError, OutputError, UsageError
 from vivant.export.to_openvino import FLOATING
 from vivant.graph import Graph
 from vivant.plan import Plan
@@ -199,8 +200,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except VivantError as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        sys.exit(problem.exit_code)
+    sys.exit(run_module(main))

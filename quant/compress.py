@@ -16,7 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from vivant.bundle import STAGES, Bundle
-from vivant.errors import BundleError, UsageError, VivantError
+from vivant.cli import run_module
+from vivant.errors import BundleError, UsageError
 from vivant.export.to_coreml import predict
 from vivant.export.write import ArtifactData, StageData, based_on, table, write_bundle
 from vivant.graph import load_graph
@@ -155,8 +156,4 @@ def put(data: StageData, artifact: ArtifactData, *, alone: bool) -> StageData:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except VivantError as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        sys.exit(problem.exit_code)
+    sys.exit(run_module(main))

@@ -27,7 +27,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vivant.bundle import Bundle
-from vivant.errors import OutputError, UsageError, VivantError
+from vivant.cli import run_module
+from vivant.errors import OutputError, UsageError
 from vivant.export.nets.encode import PHOTO
 from vivant.export.nets.layers import Conv
 from vivant.export.nets.render import Render
@@ -190,8 +191,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except VivantError as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        sys.exit(problem.exit_code)
+    sys.exit(run_module(main))

@@ -27,8 +27,9 @@ import numpy as np
 
 from vivant.backends import Signature
 from vivant.bundle import STAGES, TENSORS, Bundle
+from vivant.cli import run_module
 from vivant.devices.probe import machine
-from vivant.errors import BundleError, OutputError, UsageError, VivantError
+from vivant.errors import BundleError, OutputError, UsageError
 from vivant.export.gate import COSINE, MOTION, cosine, fidelity, run
 from vivant.export.write import ArtifactData, StageData, based_on, write_bundle
 from vivant.graph import CompiledGraph, compare, load_graph
@@ -461,8 +462,4 @@ def _with(data: StageData, artifact: ArtifactData) -> StageData:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except VivantError as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        sys.exit(problem.exit_code)
+    sys.exit(run_module(main))

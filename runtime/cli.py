@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from typing import NoReturn
@@ -196,6 +196,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             "run again with --debug (before the verb) and report what it prints."
         )
         return 1
+
+
+def run_module(command: Callable[[], int]) -> int:
+    """Run a command of ``python -m`` as the verbs are run: a mistake is one line and its code."""
+    try:
+        return command()
+    except VivantError as error:
+        say(f"error: {error}")
+        return error.exit_code
 
 
 def _flush() -> None:

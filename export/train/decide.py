@@ -51,7 +51,7 @@ def phones_of(viseme: NDArray[np.uint8]) -> list[Phone]:
 
 def clips_of(corpus: Corpus, count: int, seed: int = 0) -> list[tuple[Array, NDArray[np.uint8]]]:
     """Mel and visemes of the first SECONDS of ``count`` clips in which somebody speaks."""
-    found = []
+    found: list[tuple[Array, NDArray[np.uint8]]] = []
     for first, ticks in np.random.default_rng(seed).permutation(corpus.clips):
         frames = slice(FRAMES * first, FRAMES * (first + min(ticks, int(25 * SECONDS))))
         long = frames.stop - frames.start == int(100 * SECONDS)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -138,7 +138,7 @@ def articulation(
 
 
 def closures(
-    table: Table, column: str, sets: dict[str, tuple[Sequence[Recording], Sequence[Array]]]
+    table: Table, column: str, sets: Mapping[str, tuple[Sequence[Recording], Sequence[Array]]]
 ) -> None:
     """Closed lips at the bilabials of each set of aligned recordings, and of all together."""
     heard = {
