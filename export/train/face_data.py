@@ -428,7 +428,7 @@ class People:
                         "no training data",
                         expected="person_*.npz files numbered below 100000",
                         got=f"none readable in {self.folder.name}/",
-                        fix="Make them with `vivant synth people`.",
+                        fix="Make them with: python -m vivant.export.synth.people.shard",
                     )
                 try:
                     person = load_person(order.pop())

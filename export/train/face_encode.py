@@ -55,7 +55,7 @@ def frames(folder: Path, seed: int, persons: int) -> Iterator[Batch]:
                     "no training data",
                     expected="person_*.npz files numbered below 100000",
                     got=f"none readable in {folder.name}/",
-                    fix="Make them with `vivant synth people`.",
+                    fix="Make them with: python -m vivant.export.synth.people.shard",
                 )
             try:
                 with np.load(order.pop()) as file:
