@@ -27,8 +27,8 @@ from vivant.errors import UsageError
 from vivant.tensor import Array
 
 LEAST = 16384
-"""Elements from which a matrix or kernel is kept in 8 bits. The last layers have fewer; ``encode``'s
-motion code loses 30 dB with its own in 8 bits."""
+"""Elements from which a matrix or kernel is kept in 8 bits. The last layers have fewer; that of
+``encode``'s motion code loses it 30 dB in 8 bits."""
 LEVELS = 127
 KEPT = ("kind", "listen", "denoise", "statistics", "schedule", "average")
 """What of a checkpoint is packed: what builds the network, and its averaged weights."""
