@@ -58,7 +58,7 @@ def pack(checkpoint: Path, out: Path) -> None:
         raise UsageError(f"cannot read the checkpoint {checkpoint}", got=str(error)) from error
     if not isinstance(content, dict) or "average" not in content:
         raise UsageError(f"{checkpoint} is not a checkpoint", expected="averaged weights in it")
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, Any] = {}
     plain: dict[str, Any] = {}
     for name, value in leaves({key: content[key] for key in KEPT if key in content}):
         if not isinstance(value, Tensor):
