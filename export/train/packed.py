@@ -70,7 +70,8 @@ def pack(checkpoint: Path, out: Path) -> None:
         else:
             arrays[name] = array
     out.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(out, **{":plain": np.array(json.dumps(plain))}, **arrays)
+    arrays[":plain"] = np.array(json.dumps(plain))
+    np.savez_compressed(out, **arrays)
 
 
 def unpack(packed: Path, out: Path) -> None:
