@@ -10,13 +10,13 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from vivant.backends import Signature
 from vivant.errors import BundleError
 from vivant.export import to_openvino
+from vivant.export.eight_bits import eight_bits
 from vivant.export.gate import check, fidelity, run
 from vivant.export.to_onnx import halve_constants, serialise, strip
 from vivant.export.write import ArtifactData, StageData
@@ -66,14 +66,6 @@ def carries(data: StageData, shape: Sequence[int]) -> bool:
     return any(spec.name == "previous" and spec.shape[-1] in shape for spec in data.inputs)
 
 
-def rounded(values: Array, axis: int) -> tuple[Array, Array]:
-    """int8 integers and float32 scales, one for each index of ``axis``, that multiply to values."""
-    others = tuple(i for i in range(values.ndim) if i != axis)
-    peaks = np.abs(values).max(others, keepdims=True)
-    scale = (np.maximum(peaks, 1e-12) / 127).astype(np.float32)
-    return np.clip(np.rint(values / scale), -127, 127).astype(np.int8), scale
-
-
 def onnx_layers(model: onnx.ModelProto) -> dict[str, tuple[str, int]]:
     """Constant and axis of the output channels of every layer, by the layer's name."""
     constants = {t.name: math.prod(t.dims) for t in model.graph.initializer}
@@ -97,7 +89,7 @@ def compress_onnx(model: onnx.ModelProto, chosen: Collection[str]) -> bytes:
     for index, tensor in enumerate(graph.initializer):
         if tensor.name in axes:
             values = numpy_helper.to_array(tensor)
-            small, scale = rounded(values, axes[tensor.name] % values.ndim)
+            small, scale = eight_bits(values, axes[tensor.name] % values.ndim)
             name = tensor.name
             graph.initializer[index].CopyFrom(numpy_helper.from_array(small, f"{name}q"))
             graph.initializer.append(numpy_helper.from_array(scale, f"{name}s"))
@@ -145,7 +137,7 @@ def compress_openvino(model: Any, chosen: Collection[str]) -> tuple[bytes, bytes
         name = node.get_friendly_name()
         if name in axes and name in chosen:
             values = node.input_value(1).get_node().get_data()
-            small, scale = rounded(values, axes[name] % values.ndim)
+            small, scale = eight_bits(values, axes[name] % values.ndim)
             wide = ops.multiply(ops.convert(ops.constant(small), "f32"), ops.constant(scale))
             node.input(1).replace_source_output(wide.output(0))
     return to_openvino.serialise(copy)

@@ -19,6 +19,7 @@ from vivant.bundle import Bundle
 from vivant.cli import main as vivant
 from vivant.errors import BundleError
 from vivant.export.coreml_program import dequantised, looked_up, read_program
+from vivant.export.eight_bits import eight_bits
 from vivant.export.gate import PSNR
 from vivant.export.to_coreml import to_artifact
 from vivant.export.write import ArtifactData, StageData, add_openvino, based_on, write_bundle
@@ -129,10 +130,10 @@ def test_palettes_by_hand() -> None:
 
 def test_rounding_by_hand() -> None:
     """The largest magnitude of each channel is 127; a channel of zeros stays zero."""
-    small, scale = weights.rounded(np.array([[1.0, -2.0], [0.0, 0.0]]), 0)
+    small, scale = eight_bits(np.array([[1.0, -2.0], [0.0, 0.0]]), 0)
     assert small.tolist() == [[64, -127], [0, 0]]
     assert scale[0, 0] == pytest.approx(2 / 127)
-    small, _ = weights.rounded(np.array([[1.0, -2.0], [0.5, 1.0]]), 1)
+    small, _ = eight_bits(np.array([[1.0, -2.0], [0.5, 1.0]]), 1)
     assert small.tolist() == [[127, -127], [64, 64]]
 
 

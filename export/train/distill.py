@@ -21,14 +21,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from vivant.export.nets.denoise import Denoise
+from vivant.export.nets.denoise import GUIDANCE, Denoise
 
 from .motion import SHARDS, Curves, read_checkpoint, restore, save_checkpoint, update_average
 from .motion_data import EMOTIONS, Windows, load_corpus
 from .motion_loss import Constants, MotionNet, advance, hear, prepare, spread_score
 
-GUIDANCE = 14
-"""Index of the condition that holds the guidance scale less 1."""
 KNOTS = (1.0, 0.75, 0.5, 0.25, 0.0)
 """Times at which few-step samplers evaluate the network."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from zipfile import BadZipFile
@@ -404,7 +404,9 @@ class People:
     def listed(self) -> list[Path]:
         """This process's persons as of now."""
         everyone = shards(self.folder) if self.fixed is None else self.fixed
-        return everyone[self.rank :: self.world]
+        mine = everyone[self.rank :: self.world]
+        self.known = len(mine)
+        return mine
 
     def batches(self, sources: int, start: int = 0) -> Iterator[Batch]:
         """Endless batches of ``sources`` samples; what is drawn depends on the seed, the step
@@ -413,31 +415,48 @@ class People:
         Raises ``UsageError`` when the folder holds no person that can be read.
         """
         step = start
-        order: list[Path] = []
+        pile = Pile(self.listed, load_person, self.folder)
         while True:
             rng = np.random.default_rng((self.seed, self.rank, step))
-            samples: list[dict[str, Array]] = []
-            failures = 0
-            while len(samples) < sources:
-                if not order:
-                    found = self.listed()
-                    self.known = len(found)
-                    order = [found[k] for k in rng.permutation(len(found))]
-                if not order or failures > 100:
-                    raise UsageError(
-                        "no training data",
-                        expected="person_*.npz files numbered below 100000",
-                        got=f"none readable in {self.folder.name}/",
-                        fix="Make them with: python -m vivant.export.synth.people.shard",
-                    )
-                try:
-                    person = load_person(order.pop())
-                except (OSError, EOFError, BadZipFile):
-                    failures += 1
-                    continue
-                samples.append(make_sample(person, rng, self.drivers, self.augment, self.extra))
+            pile.failures = 0
+            samples = [
+                make_sample(pile.draw(rng), rng, self.drivers, self.augment, self.extra)
+                for _ in range(sources)
+            ]
             yield collate(samples)
             step += 1
+
+
+@dataclass
+class Pile:
+    """Persons in random order; the folder is listed again when all were drawn."""
+
+    listed: Callable[[], list[Path]]
+    """The persons as of now."""
+    load: Callable[[Path], dict[str, Array]]
+    folder: Path
+    """Where they are, for the error."""
+    order: list[Path] = field(default_factory=list)
+    failures: int = 0
+    """Files that could not be read since the caller set this to 0."""
+
+    def draw(self, rng: np.random.Generator) -> dict[str, Array]:
+        """The next person that can be read; UsageError without one, or after 100 failures."""
+        while True:
+            if not self.order:
+                found = self.listed()
+                self.order = [found[k] for k in rng.permutation(len(found))]
+            if not self.order or self.failures > 100:
+                raise UsageError(
+                    "no training data",
+                    expected="person_*.npz files numbered below 100000",
+                    got=f"none readable in {self.folder.name}/",
+                    fix="Make them with: python -m vivant.export.synth.people.shard",
+                )
+            try:
+                return self.load(self.order.pop())
+            except (OSError, EOFError, BadZipFile, KeyError):
+                self.failures += 1
 
 
 def prefetch(batches: Iterator[Batch], depth: int = 3) -> Iterator[Batch]:

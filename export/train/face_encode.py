@@ -15,24 +15,28 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vivant.errors import UsageError
 from vivant.export.nets.encode import BACKGROUND, PHOTO, Encode
 from vivant.export.nets.layers import Conv
 from vivant.export.train.face import EMA, load_face, rate, save
-from vivant.export.train.face_data import Augment, Batch, make_frames, prefetch, shards
+from vivant.export.train.face_data import Augment, Batch, Pile, make_frames, prefetch, shards
 from vivant.export.train.face_loss import Regions, encoder_loss
 
 FRAMES = 4
 """Frames of one person in a batch."""
 MEMBERS = ("image", "motion", "keypoints", "segmentation")
 LOG_STEPS = 100
+
+
+def load_frames(path: Path) -> dict[str, np.ndarray]:
+    """One person's frames, without the flow that pairs need."""
+    with np.load(path) as file:
+        return {key: file[key] for key in MEMBERS}
 
 
 def frames(folder: Path, seed: int, persons: int) -> Iterator[Batch]:
@@ -42,28 +46,10 @@ def frames(folder: Path, seed: int, persons: int) -> Iterator[Batch]:
     holds none that can be read.
     """
     rng = np.random.default_rng(seed)
-    order: list[Path] = []
+    pile = Pile(lambda: shards(folder), load_frames, folder)
     while True:
-        parts: list[dict[str, np.ndarray]] = []
-        failures = 0
-        while len(parts) < persons:
-            if not order:
-                found = shards(folder)
-                order = [found[k] for k in rng.permutation(len(found))]
-            if not order or failures > 100:
-                raise UsageError(
-                    "no training data",
-                    expected="person_*.npz files numbered below 100000",
-                    got=f"none readable in {folder.name}/",
-                    fix="Make them with: python -m vivant.export.synth.people.shard",
-                )
-            try:
-                with np.load(order.pop()) as file:
-                    person = {key: file[key] for key in MEMBERS}
-            except (OSError, EOFError, BadZipFile, KeyError):
-                failures += 1
-                continue
-            parts.append(make_frames(person, rng, FRAMES, Augment()))
+        pile.failures = 0
+        parts = [make_frames(pile.draw(rng), rng, FRAMES, Augment()) for _ in range(persons)]
         yield {
             key: torch.from_numpy(np.concatenate([part[key] for part in parts])) for key in parts[0]
         }

@@ -24,21 +24,13 @@ from torch import Tensor
 
 from vivant.cli import run_module
 from vivant.errors import UsageError
-from vivant.tensor import Array
+from vivant.export.eight_bits import eight_bits
 
 LEAST = 16384
 """Elements from which a matrix or kernel is kept in 8 bits. The last layers have fewer; that of
 ``encode``'s motion code loses it 30 dB in 8 bits."""
-LEVELS = 127
 KEPT = ("kind", "listen", "denoise", "statistics", "schedule", "average")
 """What of a checkpoint is packed: what builds the network, and its averaged weights."""
-
-
-def eight_bits(value: Array) -> tuple[np.ndarray, Array]:
-    """(N, ...) float32 as int8 and a float32 scale (N, 1, ...) for each of its N rows."""
-    axes = tuple(range(1, value.ndim))
-    scale = np.abs(value).max(axis=axes, keepdims=True) / LEVELS + np.float32(1e-12)
-    return np.rint(value / scale).astype(np.int8), scale.astype(np.float32)
 
 
 def leaves(tree: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
