@@ -11,7 +11,7 @@ from vivant.export.nets.denoise import Denoise, DenoiseConfig  # noqa: E402
 from vivant.export.nets.listen import Listen, ListenConfig  # noqa: E402
 from vivant.export.synth.speech.metrics import Closure  # noqa: E402
 from vivant.export.synth.speech.phones import Phone  # noqa: E402
-from vivant.export.synth.speech.real import Recording  # noqa: E402
+from vivant.export.synth.speech.real import WORDLESS, Recording, recording  # noqa: E402
 from vivant.export.train import decide, evaluate_motion, motion_data, motion_loss, rollout  # noqa: E402
 from vivant.export.train.evaluate_motion import Sampler, Subject, Table  # noqa: E402
 from vivant.latent import INDEX, SIZE  # noqa: E402
@@ -42,23 +42,37 @@ def test_closures_are_counted_for_each_set_and_for_all_together() -> None:
     assert cells["closure precision, seen, 2 bilabials"] == 0.5
 
 
-def test_few_steps_are_compared_with_the_teacher() -> None:
-    """The ratio of each student's pose range, diversity and articulation has a row."""
+def test_lips_are_judged_where_nobody_says_a_word() -> None:
+    """In a recording that holds words between its laughs, only what is between the words counts."""
+    assert len(WORDLESS["mfa_laughter"]) > 1
+    said, lips = talker([0.52, 1.52])
+    laugh = recording("mfa_laughter", np.zeros(16000 * 11), spoken=False)
+    quiet = np.zeros((550, SIZE), np.float32)
+    quiet[:, INDEX["jawOpen"]] = 0.4 * (np.arange(550) % 2)
+    for start, end in laugh.wordless:
+        quiet[int(50 * start) : int(50 * end), INDEX["jawOpen"]] = 0
     table = Table()
-    for column, scale in (("16 steps", 1.0), ("2 steps", 0.9)):
-        for name in ("pitch", "yaw", "roll"):
-            table.put(column, f"head {name} sd, deg", 2 * scale)
-        table.put(column, "diversity between seeds, head", scale)
-        table.put(column, "aperture r, reference", 0.8)
-        table.put(column, "mouth activity in speech, /s", 1.0)
-    evaluate_motion.against_teacher(table, ["16 steps", "2 steps"])
-    kept = {name: row[1] for name, row in table.rows.items() if name.startswith("to 16 steps")}
-    assert {name.split(": ")[1]: round(cells["2 steps"], 3) for name, cells in kept.items()} == {
-        "pose range": 0.9,
-        "diversity": 0.9,
-        "articulation, aperture r": 1.0,
-        "articulation, activity": 1.0,
-    }
+    evaluate_motion.stillness(table, "1 step", [said, laugh], [lips, quiet])
+    assert table.rows["activity: mfa_laughter"][1]["1 step"] == 0
+    evaluate_motion.stillness(table, "1 step", [said, laugh], [lips, quiet[::-1]])
+    assert table.rows["activity: mfa_laughter"][1]["1 step"] > 0
+    assert said.wordless == ()
+    assert recording("x", np.zeros(1600), spoken=False).wordless
+
+
+def test_few_steps_are_compared_with_the_teacher() -> None:
+    """The ratio of each student's pose range has a row, and tells how sure it is."""
+    rng = np.random.default_rng(0)
+    table, errors = Table(), []
+    for clips in (20, 2000):
+        chance = rng.normal(2, 0.5, (2, clips))
+        table.samples["pose range"] = {"16 steps": chance[0], "2 steps": 0.9 * chance[1]}
+        evaluate_motion.against_teacher(table, ["16 steps", "2 steps"])
+        ratio = table.rows["to 16 steps: pose range"][1]["2 steps"]
+        errors.append(table.rows["to 16 steps: pose range, standard error"][1]["2 steps"])
+        assert abs(ratio - 0.9) < 3 * errors[-1]
+    assert 0.05 < errors[0] < 0.12
+    assert errors[1] < 0.012
 
 
 def small_subject() -> Subject:

@@ -473,7 +473,7 @@ def test_a_distilled_checkpoint_keeps_what_it_does_not_learn(tmp_path: Path) -> 
     run += ["--features", "16", "--listen-minutes", "0", "--minutes", "0.002"]
     motion.main(run)
     teacher = str(tmp_path / "run" / "last.pt")
-    common = ["--batch", "2", "--ticks", "8", "--minutes", "0.003"]
+    common = ["--batch", "2", "--ticks", "8", "--steps", "2"]
     distill.main(
         ["--checkpoint", teacher, "--data", str(data), "--out", str(tmp_path / "few"), *common]
     )

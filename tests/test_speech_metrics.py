@@ -74,7 +74,10 @@ def test_diversity_and_beats() -> None:
     """Equal performances have no diversity; a head that rests on the beat is aligned with it."""
     performance = np.random.default_rng(0).standard_normal((50, latent.SIZE))
     same = np.stack([performance] * 3)
-    assert metrics.diversity(same, same[0].std(0)) == 0
+    np.testing.assert_array_equal(metrics.distances(same, same[0].std(0)), 0)
+    same[2] += 1
+    apart = metrics.distances(same, np.ones(latent.SIZE))
+    np.testing.assert_allclose(apart, [0.5, 0.5, 1.0])
     motion = np.zeros((500, latent.SIZE))
     t = np.arange(500) / 50
     motion[:, I["headPitch"]] = np.cos(2 * np.pi * t)  # at rest every half second

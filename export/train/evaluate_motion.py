@@ -95,6 +95,8 @@ class Table:
     """Rows of (name, what is wanted, one value a column)."""
 
     rows: dict[str, tuple[str, dict[str, float]]] = field(default_factory=dict)
+    samples: dict[str, dict[str, Array]] = field(default_factory=dict)
+    """What few steps are to keep of many: a measure, by column, of each clip or seed, (n,)."""
 
     def put(self, column: str, name: str, value: float, wanted: str = "") -> None:
         """Set a cell; ``wanted`` is the bar or the human range."""
@@ -129,6 +131,7 @@ def articulation(
         groups.append(np.full(len(y), n))
     put = table.put
     put(column, "aperture r, reference", float(np.mean(r)), ">= .75")
+    table.samples.setdefault("articulation, aperture r", {})[column] = np.array(r)
     put(column, "lag, ms, reference", metrics.lag(pairs, RATE).ms, "within 20")
     if len(set(np.concatenate(groups).tolist())) > 1:
         right, majority = metrics.viseme_accuracy(
@@ -184,20 +187,24 @@ def stillness(
     table: Table, column: str, recordings: Sequence[Recording], motions: Sequence[Array]
 ) -> None:
     """Mouth activity where nobody speaks, as a share of speech's, and lips apart in silence."""
-    moving = {r.name: metrics.activity(m) for r, m in zip(recordings, motions, strict=True)}
-    speech = float(np.mean([moving[r.name] for r in recordings if r.spoken]))
+    spoken = [metrics.activity(m) for r, m in zip(recordings, motions, strict=True) if r.spoken]
+    table.samples.setdefault("articulation, activity", {})[column] = np.array(spoken)
+    speech = float(np.mean(spoken))
     table.put(column, "mouth activity in speech, /s", speech)
     for one, motion in zip(recordings, motions, strict=True):
         if not one.spoken:
-            table.put(column, f"activity: {one.name}", moving[one.name] / speech, "<= .05")
+            parts = [motion[int(a * RATE) : int(b * RATE)] for a, b in one.wordless]
+            moving = np.average([metrics.activity(m) for m in parts], weights=[*map(len, parts)])
+            table.put(column, f"activity: {one.name}", float(moving) / speech, "<= .05")
             if one.name == "silence":
                 table.put(column, "gap in silence", float(aperture(motion).mean()), "< .03")
 
 
 def nonverbal(table: Table, column: str, motions: Sequence[Array]) -> None:
     """Head, blinks and gaze over many clips."""
-    spread = np.median([metrics.head_spread(m) for m in motions], axis=0)
-    for name, value in zip(("pitch", "yaw", "roll"), spread, strict=True):
+    spread = np.array([metrics.head_spread(m) for m in motions])  # (clips, 3)
+    table.samples.setdefault("pose range", {})[column] = spread.mean(1)
+    for name, value in zip(("pitch", "yaw", "roll"), np.median(spread, axis=0), strict=True):
         table.put(column, f"head {name} sd, deg", float(value), "truth's +-25 %")
     power = np.mean([metrics.head_bands(m[:, HEAD[0]], RATE) for m in motions], axis=0)
     for (low, high), value in zip(metrics.BANDS, power, strict=True):
@@ -216,14 +223,17 @@ def nonverbal(table: Table, column: str, motions: Sequence[Array]) -> None:
     table.put(column, "regard within 6 deg", float((away < 6).mean()))
 
 
-def diversity(table: Table, subject: Subject, one: Recording, seeds: int = 6) -> None:
+def diversity(table: Table, subject: Subject, one: Recording, seeds: int = 24) -> None:
     """Distance between performances of the same sound; lips should agree, heads should not."""
     same = subject.perform([one.mel] * seeds, seed=7)
     motions = np.stack(same)
     std = subject.known.latent_std
-    for name, columns in (("head", HEAD), ("jaw", [INDEX["jawOpen"]])):
-        value = metrics.diversity(motions[:, :, columns], std[columns])
-        table.put(subject.sampler.name, f"diversity between seeds, {name}", value)
+    column = subject.sampler.name
+    for name, channels in (("head", HEAD), ("jaw", [INDEX["jawOpen"]])):
+        apart = metrics.distances(motions[:, :, channels], std[channels])
+        table.put(column, f"diversity between seeds, {name}", float(apart.mean()))
+        if name == "head":
+            table.samples.setdefault("diversity", {})[column] = apart
 
 
 def commands(table: Table, subject: Subject, one: Recording) -> None:
@@ -280,19 +290,20 @@ def drift(table: Table, subject: Subject, one: Recording, minutes: float) -> Arr
 
 
 def against_teacher(table: Table, columns: Sequence[str]) -> None:
-    """What few steps keep of the first sampler's pose range, diversity and articulation."""
-    teacher = columns[0]
-    kept = {
-        "pose range": [f"head {name} sd, deg" for name in ("pitch", "yaw", "roll")],
-        "diversity": ["diversity between seeds, head"],
-        "articulation, aperture r": ["aperture r, reference"],
-        "articulation, activity": ["mouth activity in speech, /s"],
-    }
-    for name, rows in kept.items():
+    """What few steps keep of the first sampler's pose range, diversity and articulation.
+
+    A ratio of means over clips or seeds, with its standard error by bootstrap over them: streams
+    of other steps are other performances, and few of them differ by chance alone.
+    """
+    teacher, rng = columns[0], np.random.default_rng(0)
+    for name, by_column in table.samples.items():
         for column in columns[1:]:
-            cells = [table.rows[row][1] for row in rows]
-            ratio = float(np.mean([cell[column] / cell[teacher] for cell in cells]))
-            table.put(column, f"to {teacher}: {name}", ratio, "2 steps +-.05, 1 step +-.10")
+            few, many = by_column[column], by_column[teacher]
+            again = rng.integers(len(few), size=(1000, len(few)))
+            ratios = few[again].mean(1) / many[again].mean(1)
+            row = f"to {teacher}: {name}"
+            table.put(column, row, few.mean() / many.mean(), "2 steps +-.05, 1 step +-.10")
+            table.put(column, f"{row}, standard error", ratios.std())
 
 
 def held_out(corpus: Corpus, clips: int, seed: int = 0) -> tuple[list[Array], list[Array], Array]:

@@ -51,6 +51,7 @@ from .motion_loss import (
     motion_loss,
     prepare,
 )
+from .vary import slowed
 
 SHARDS = "speech_[0-8]*.npz"
 SCHEDULE = (1.0, 0.0)
@@ -371,6 +372,8 @@ class Trainer:
         args, c = self.args, self.constants
         alone = self.seconds / 60 < args.listen_minutes
         batch = self.windows.draw(args.batch)
+        if alone:
+            batch = slowed(batch, self.windows.rng)
         example = prepare(batch, c, self.net.denoise, corruption=0.0 if alone else args.corruption)
         half = torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=args.bf16)
         # Once listen is trained it changes slowly: most steps leave it as it is.

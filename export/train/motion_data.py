@@ -30,7 +30,7 @@ AHEAD = 6
 """Mel frames of look-ahead: tick i has heard frames up to 4 i + 9."""
 EMOTIONS = (5, 12)
 """First and end index of the emotions among the conditions, with the flag that one is given."""
-UNSPOKEN = 1.2
+UNSPOKEN = 2.0
 """How much likelier a tick is where nobody speaks."""
 LIVELINESS = 12
 """Index of the condition that tells the head's liveliness, in octaves."""

@@ -21,7 +21,8 @@ from vivant.export.nets.denoise import Denoise
 from vivant.export.nets.listen import Listen
 from vivant.latent import INDEX, SIZE
 
-from .motion_data import FRAMES, GROUPS, PRIMING, SILENCE, Batch, Statistics, channels
+from .motion_data import FRAMES, GROUPS, PRIMING, Batch, Statistics, channels
+from .vary import vary_sound
 
 VISEMES = 13
 """Classes of phones that look alike; see ``export.synth.speech.phones``."""
@@ -116,37 +117,6 @@ class Example:
     valid: Tensor  # (B, T)
 
 
-def vary_sound(mel: Tensor) -> Tensor:
-    """Another voice, gain, microphone and noise floor for log-mel (B, N, M)."""
-    batch, frames, mels = mel.shape
-    device, one = mel.device, (batch, 1, 1)
-    band = torch.arange(mels, device=device)
-
-    def uniform(low: float, high: float) -> Tensor:
-        return low + (high - low) * torch.rand(one, device=device)
-
-    # Shifted and stretched along the mel axis: a longer or shorter vocal tract, another pitch.
-    at = uniform(-3, 3) + band * uniform(0.93, 1.07)
-    at = at.clamp(0, mels - 1.001).expand_as(mel)
-    low, share = at.long(), at.frac()
-    mel = mel.gather(2, low).lerp(mel.gather(2, low + 1), share)
-    phase = torch.linspace(0, torch.pi, mels, device=device)
-    waves = torch.stack([(k * phase).cos() for k in range(5)])  # (5, M)
-    spread = torch.tensor([1.0, 0.8, 0.5, 0.4, 0.3], device=device)
-    mel = mel + ((torch.randn(batch, 5, device=device) * spread) @ waves)[:, None]
-    # A talker who moves and a gain that follows, over seconds.
-    time = torch.arange(frames, device=device)[:, None] / 100  # s
-    for _ in range(2):
-        turns = torch.pi * 2 * (uniform(0.05, 0.5) * time + uniform(0, 1))
-        mel = mel + uniform(0, 0.5) * turns.sin()
-    # A microphone or a room that swallows a band, and telephones.
-    for chance, first, width in ((0.3, uniform(0, mels), uniform(2, 8)), (0.15, 42.0, mels)):
-        hole = (band >= first) & (band < first + width) & (uniform(0, 1) < chance)
-        mel = mel - hole * uniform(1, 4)
-    floor = SILENCE + 3 * torch.rand(one, device=device) ** 2
-    return torch.maximum(mel, floor)
-
-
 def drop_conditions(conditions: Tensor) -> Tensor:
     """Forget each group of conditions (B, C) in a share of the clips, as if it were not given.
 
@@ -176,7 +146,8 @@ def prepare(
 ) -> Example:
     """Vary, normalise and corrupt a batch; ``corruption`` is the share of clips."""
     device, c = constants.weight.device, constants
-    mel = vary_sound(torch.from_numpy(batch.mel).to(device))
+    spoken = torch.from_numpy(batch.viseme.max(1) > 0).to(device)
+    mel = vary_sound(torch.from_numpy(batch.mel).to(device), spoken)
     motion = (torch.from_numpy(batch.motion).to(device) - c.latent_mean) / c.latent_std
     conditions = torch.from_numpy(batch.conditions).to(device)
     return Example(

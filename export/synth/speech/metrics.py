@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 from scipy.signal import welch
@@ -267,10 +266,12 @@ def beat_alignment(
     return float(np.exp(-(away**2) / (2 * sigma**2)).mean())
 
 
-def diversity(samples: np.ndarray, spread: np.ndarray) -> float:
-    """Mean distance between performances (K, T, C) of one sound, in the spread (C,) of each."""
+def distances(samples: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """(K,) mean distance of each of K performances (K, T, C) of one sound from the others, in the
+    spread (C,) of each channel. Their mean is the diversity."""
     x = samples / (spread + 1e-9)
-    return float(np.mean([np.sqrt(np.mean((a - b) ** 2)) for a, b in combinations(x, 2)]))
+    apart = np.array([[np.sqrt(np.mean((a - b) ** 2)) for a in x] for b in x])
+    return np.asarray(apart.sum(1) / (len(x) - 1))
 
 
 # --- commands -------------------------------------------------------------------------------

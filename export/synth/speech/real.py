@@ -9,7 +9,7 @@ with phones: [word, start, end, [[phone, start, end, score], ...]]), ``NAME.phon
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,11 @@ LONGEST = 30.0
 """Seconds of a recording that are used."""
 SOUNDS: tuple[str, ...] = ("music", "noise", "mfa_breaths", "mfa_laughter")
 """How the names of recordings begin that are not speech."""
+WORDLESS: Mapping[str, tuple[tuple[float, float], ...]] = {
+    "mfa_laughter": ((0.6, 1.9), (3.55, 5.15), (6.35, 8.3), (9.25, 10.0)),
+    "mfa_breaths": ((1.0, 1.75), (2.25, 3.45), (5.75, 6.6), (10.1, 10.85)),
+}
+"""Seconds without a word in the recordings of laughter and breath that hold words between."""
 _AUDIO = (".wav", ".flac", ".ogg", ".mp3")
 
 
@@ -54,6 +59,12 @@ class Recording:
     phones: list[Phone]  # empty when not aligned
     reference: np.ndarray | None  # (n / 320, 63) articulation of the phones at 50 Hz
     tracked: Tracked | None
+
+    @property
+    def wordless(self) -> tuple[tuple[float, float], ...]:
+        """Seconds (start, end) in which nobody says a word; all of it where nothing is known."""
+        whole = (0.0, len(self.samples) / RATE)
+        return () if self.spoken else WORDLESS.get(self.name, (whole,))
 
 
 def load_audio(path: Path, longest: float = LONGEST) -> np.ndarray:
