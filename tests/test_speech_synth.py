@@ -299,6 +299,9 @@ def test_emotions_are_told_apart(emotion: str) -> None:
     motion = performed(2, conditions(**{emotion: 1.0, "emotion_given": 1}))
     scores = metrics.emotion_scores(motion, neutral)
     assert max(scores, key=lambda name: scores[name]) == emotion
+    half = performed(2, conditions(**{emotion: 0.5, "emotion_given": 1}))
+    less, more = (metrics.emotion_strength(m, neutral, emotion) for m in (half, motion))
+    assert more > 1.3 * less > 0
 
 
 def test_liveliness_and_articulation_are_gains() -> None:

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vivant.export.nets.denoise import GUIDANCE
 from vivant.export.synth.speech import metrics
 from vivant.export.synth.speech.articulation import aperture
 from vivant.export.synth.speech.phones import BILABIALS
@@ -66,6 +67,8 @@ class Subject:
     known: Statistics
     sampler: Sampler
     correlation: float = 0.0
+    guided: bool = False
+    """Guidance is a condition of the network."""
 
     def perform(
         self, mels: Sequence[Array], conditions: Array | None = None, *, seed: int = 0
@@ -240,14 +243,17 @@ def commands(table: Table, subject: Subject, one: Recording) -> None:
     """Gaze, head distance and emotion commands."""
     gazes = [(15.0, 0.0), (-15.0, 0.0), (0.0, 10.0), (0.0, -10.0)]
     ratios = [0.75, 1.4]
-    rows = np.zeros((len(gazes) + len(ratios) + len(EMOTIONS) + 4, 16), np.float32)
+    emotional, neutrals = len(gazes) + len(ratios), 4
+    guided = emotional + len(EMOTIONS)
+    rows = np.zeros((guided + len(EMOTIONS) + neutrals, 16), np.float32)
     for i, (yaw, pitch) in enumerate(gazes):
         rows[i, :3] = yaw / 30, pitch / 30, 1
     for i, ratio in enumerate(ratios, len(gazes)):
         rows[i, 3:5] = np.log2(ratio), 1
-    emotional = len(gazes) + len(ratios)
     for k in range(len(EMOTIONS)):
-        rows[emotional + k, [5 + k, 11]] = 1
+        rows[[emotional + k, guided + k], 5 + k] = 1
+        rows[[emotional + k, guided + k], 11] = 1
+        rows[guided + k, GUIDANCE] = 1
     motions = subject.perform([one.mel] * len(rows), rows, seed=3)
     late = [m[100:] for m in motions]  # after 2 s
     miss = [
@@ -260,12 +266,19 @@ def commands(table: Table, subject: Subject, one: Recording) -> None:
         abs(metrics.distance_ratio(late[i + len(gazes)]) / q - 1) for i, q in enumerate(ratios)
     ]
     table.put(column, "distance command error", float(np.mean(reach)), "<= .05")
-    neutral = np.concatenate(late[-4:]).mean(0)
+    neutral = np.concatenate(late[-neutrals:]).mean(0)
     told = [
         max((s := metrics.emotion_scores(late[emotional + k], neutral)), key=lambda n: s[n]) == name
         for k, name in enumerate(EMOTIONS)
     ]
     table.put(column, "emotions told apart, of 6", sum(told), "6")
+    if subject.guided:
+        shown = np.array([
+            [metrics.emotion_strength(late[first + k], neutral, name) for first in (guided, emotional)]
+            for k, name in enumerate(EMOTIONS)
+        ])  # fmt: skip
+        stronger = float(np.mean(shown[:, 0] / shown[:, 1]))
+        table.put(column, "emotion at guidance 2, to that at 1", stronger, "> 1")
 
 
 def drift(table: Table, subject: Subject, one: Recording, minutes: float) -> Array:
@@ -363,7 +376,8 @@ def evaluate(args: argparse.Namespace) -> tuple[Table, list[str]]:
         if args.only and sampler.name not in args.only:
             continue
         print(f"{sampler.name} ...", file=sys.stderr, flush=True)
-        subject = Subject(net, known, sampler, args.noise_correlation)
+        guided = content.get("guidance") == "condition"
+        subject = Subject(net, known, sampler, args.noise_correlation, guided)
         columns.append(sampler.name)
         motions = subject.perform([r.mel for r in recordings])
         articulation(table, sampler.name, recordings, motions)

@@ -295,15 +295,30 @@ def emotion_scores(motion: np.ndarray, neutral: np.ndarray) -> Mapping[str, floa
 
     motion: (T, 63). Lids are left out: blinks are no emotion.
     """
+    offset = _shapes(motion.mean(0) - neutral)
+    scores = {}
+    for name in PROTOTYPES:
+        wanted = _shapes(_prototype(name))
+        norm = np.linalg.norm(wanted) * np.linalg.norm(offset) + 1e-9
+        scores[name] = float(wanted @ offset / norm)
+    return scores
+
+
+def emotion_strength(motion: np.ndarray, neutral: np.ndarray, name: str) -> float:
+    """How much of an emotion's prototype the mean shapes of (T, 63) show beyond ``neutral``."""
+    wanted = _shapes(_prototype(name))
+    return float(wanted @ _shapes(motion.mean(0) - neutral) / (wanted @ wanted))
+
+
+def _prototype(name: str) -> np.ndarray:
+    return np.array([PROTOTYPES[name].get(shape, 0.0) for shape in latent.NAMES])
+
+
+def _shapes(values: np.ndarray) -> np.ndarray:
+    """The numbers of a latent (63,) that show an emotion."""
     columns = [
         k
         for n, k in latent.INDEX.items()
         if n in latent.ARKIT and not n.startswith(("eyeBlink", "eyeLook"))
     ]
-    offset = (motion.mean(0) - neutral)[columns]
-    scores = {}
-    for name, shapes in PROTOTYPES.items():
-        wanted = np.array([shapes.get(latent.NAMES[k], 0.0) for k in columns])
-        norm = np.linalg.norm(wanted) * np.linalg.norm(offset) + 1e-9
-        scores[name] = float(wanted @ offset / norm)
-    return scores
+    return values[columns]
