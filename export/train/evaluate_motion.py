@@ -273,10 +273,11 @@ def commands(table: Table, subject: Subject, one: Recording) -> None:
     ]
     table.put(column, "emotions told apart, of 6", sum(told), "6")
     if subject.guided:
-        shown = np.array([
-            [metrics.emotion_strength(late[first + k], neutral, name) for first in (guided, emotional)]
+        strength = [
+            [metrics.emotion_strength(late[i + k], neutral, name) for i in (guided, emotional)]
             for k, name in enumerate(EMOTIONS)
-        ])  # fmt: skip
+        ]
+        shown = np.array(strength)
         stronger = float(np.mean(shown[:, 0] / shown[:, 1]))
         table.put(column, "emotion at guidance 2, to that at 1", stronger, "> 1")
 
