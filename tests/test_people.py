@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ball_person import ball, motion, staged
 
 from vivant import latent
 from vivant.errors import UsageError
@@ -16,26 +17,16 @@ from vivant.export.synth.people import (
     flow,
     headwear,
     keypoints,
-    light,
     motions,
     pack,
     raster,
     shard,
     worn,
 )
-from vivant.export.synth.people.light import Light, unit
-from vivant.export.synth.people.person import Person
 from vivant.export.synth.people.render import Frame, Scene, render
 from vivant.export.synth.people.sample import Glasses, hsv
 
 SIZE = 192
-
-
-def motion(**weights: float) -> np.ndarray:
-    out = np.zeros(latent.SIZE, np.float32)
-    for name, value in weights.items():
-        out[latent.INDEX[name]] = value
-    return out
 
 
 def soup(triangles: int = 1500, vertices: int = 2000) -> tuple[torch.Tensor, ...]:
@@ -48,90 +39,9 @@ def soup(triangles: int = 1500, vertices: int = 2000) -> tuple[torch.Tensor, ...
     return xy, depth, faces, torch.rand(triangles, 3, 2, generator=g)
 
 
-def ball(rows: int = 80) -> Person:
-    """A textured ball in a person's place: head of 8 cm radius, everything else absent."""
-    lat = torch.linspace(0.02, np.pi - 0.02, rows)
-    lon = torch.linspace(-np.pi, np.pi, rows)
-    a, b = torch.meshgrid(lat, lon, indexing="ij")
-    points = torch.stack([a.sin() * b.sin(), a.cos(), a.sin() * b.cos()], -1).reshape(-1, 3) * 8
-    i, k = torch.meshgrid(torch.arange(rows - 1), torch.arange(rows - 1), indexing="ij")
-    at = (i * rows + k).reshape(-1)
-    faces = torch.cat(
-        [
-            torch.stack([at, at + rows, at + 1], 1),
-            torch.stack([at + 1, at + rows, at + rows + 1], 1),
-        ]
-    )
-    uv = torch.stack([b / (2 * np.pi) + 0.5, 1 - a / np.pi], -1).reshape(-1, 2)[faces]
-    g = torch.Generator().manual_seed(1)
-    noise = torch.rand(1, 3, 24, 24, generator=g)
-    noise = torch.nn.functional.interpolate(noise, size=(256, 256), mode="bicubic")
-    texture = torch.cat([noise[0].permute(1, 2, 0).clamp(0.05, 0.9), torch.zeros(256, 256, 4)], -1)
-    nothing, count = torch.zeros(0, 3, dtype=torch.int64), len(points)
-    return Person(
-        traits=None,  # type: ignore[arg-type]
-        neutral=points,
-        faces=faces,
-        all_faces=faces,
-        faces_cast=faces,
-        material=torch.full((len(faces),), pack.FACE),
-        uv=uv,
-        blended_faces=nothing,
-        blended_material=torch.zeros(0, dtype=torch.int64),
-        blended_uv=torch.zeros(0, 3, 2),
-        face_texture=texture,
-        scalp_texture=torch.zeros(2, 2, 3),
-        labels=(torch.zeros(4, 4, dtype=torch.uint8), torch.zeros(4, 4, dtype=torch.uint8)),
-        lash_alpha=torch.zeros(2, 2),
-        hair_light=torch.zeros(2, 2, 1),
-        hair_alpha=torch.zeros(2, 2),
-        hair_tangent=torch.zeros(count, 3),
-        garment_texture=torch.zeros(2, 2, 3),
-        cap_texture=torch.zeros(2, 2, 3),
-        expressions=torch.zeros(55, count * 3),
-        rigid=torch.ones(count),
-        carried=torch.ones(count),
-        strands=torch.zeros(count, dtype=torch.bool),
-        mouth_light=torch.zeros(count),
-        lid_share=torch.zeros(2, count),
-        jaw_share=torch.zeros(count),
-        eye_centre=torch.tensor([[3.0, 0.0, 7.0], [-3.0, 0.0, 7.0]]),
-        eye_radius=torch.tensor([1.5, 1.5]),
-        eye_axis=torch.tensor([[0.0, 0.0, 1.0], [0.0, 0.0, 1.0]]),
-        retract=(0.0, 0.0),
-        ipd=6.0,
-        eyes_middle=np.array([0.0, 0.0, 8.68], np.float32),
-        keypoint_vertex=torch.zeros(keypoints.COUNT, dtype=torch.int64),
-    )
-
-
-class _Traits:
-    lid, oily = 0.0, 0.0
-    glasses = None
-    gum = tongue = tooth = np.ones(3, np.float32)
-
-
 @pytest.fixture(scope="module")
 def scene() -> Scene:
-    person = ball()
-    person.traits = _Traits()  # type: ignore[assignment]
-    lamp = Light(
-        key=unit(0, 0, 1),
-        key_colour=np.zeros(3, np.float32),
-        key_size=0.1,
-        soft=[],
-        top=np.ones(3, np.float32),
-        middle=np.ones(3, np.float32),
-        bottom=np.ones(3, np.float32),
-    )
-    return Scene(
-        person=person,
-        camera=camera.framed(person),
-        light=lamp,
-        ambient=light.ambient_visibility(person, 8, 64),
-        background=torch.full((SIZE, SIZE, 3), 0.2),
-        size=SIZE,
-    )
+    return staged(ball(), SIZE)
 
 
 def shot(scene: Scene, **weights: float) -> Frame:

@@ -195,8 +195,17 @@ def flyaway_hairs(
     line = line + np.cumsum(rng.normal(0, 0.03, line.shape), 1)
     steep = np.abs(along[:, :1]) > np.abs(along[:, 1:2])
     width = (np.array([0.6, 0, 0]) + np.array([0, 0.8, 0]) * steep)[:, None] * 0.011 * (1 - 0.6 * s)
-    ribbon = np.stack([line - width, line + width], 2).reshape(-1, 3)
-    first = (np.arange(number) * segments * 2)[:, None] + (np.arange(segments - 1) * 2)[None]
+    return ribbons(line, width, mid_uv[chosen])
+
+
+def ribbons(line: Array, width: Array, at: Array) -> tuple[Array, NDArray[np.int64], Array]:
+    """Thin strips along lines (n, m, 3), half as wide as ``width``: vertices, triangles, uv.
+
+    Each shows one place ``at`` (n, 2) of its texture, whose v grows along the line.
+    """
+    number, steps = line.shape[:2]
+    points = np.stack([line - width, line + width], 2).reshape(-1, 3)
+    first = (np.arange(number) * steps * 2)[:, None] + (np.arange(steps - 1) * 2)[None]
     first = first.reshape(-1)
     strips = np.concatenate(
         [
@@ -204,11 +213,12 @@ def flyaway_hairs(
             np.stack([first + 1, first + 3, first + 2], 1),
         ]
     )
-    at = np.repeat(mid_uv[chosen], segments - 1, 0)
-    at = np.repeat(np.concatenate([at, at])[:, None], 3, 1)
-    at[:, 1, 1] += 1e-3
-    at[:, 2, 0] += 1e-3
-    return ribbon.astype(np.float32), strips.astype(np.int64), at.astype(np.float32)
+    uv = np.repeat(np.tile(np.repeat(at, steps - 1, 0), (2, 1))[:, None], 3, 1)
+    half = len(first)
+    tiny = 1e-3 * np.array([[[0, 0], [1, 0], [0, 1]], [[1, 0], [1, 1], [0, 1]]])
+    uv[:half] += tiny[0]
+    uv[half:] += tiny[1]
+    return points.astype(np.float32), strips.astype(np.int64), uv.astype(np.float32)
 
 
 @dataclass
@@ -348,20 +358,3 @@ def glasses(traits: Glasses, head: Array, pupils: Array) -> Mesh:
         end = np.array([width + sign * 0.3, corner[1] + 0.3, 0.0])
         parts.append(tube(np.stack([corner, hinge, (hinge + end) / 2, end]), traits.tube, False))
     return joined(parts)
-
-
-def microphone(position: Array) -> Mesh:
-    """A hand-held microphone pointing up at the mouth: a ball on a stick."""
-    turn = np.linspace(0, np.pi, 9)[1:-1]
-    ball = np.stack([np.zeros_like(turn), -np.cos(turn) * 2.2, np.zeros_like(turn)], 1)
-    parts = []
-    for k in range(len(turn) - 1):
-        a, b = ball[k : k + 2]
-        low, faces = tube(np.stack([a, b]), 1.0, False, 14)
-        ring = low.reshape(2, 14, 3)
-        for row, angle in zip(ring, turn[k : k + 2], strict=True):
-            row[:, [0, 2]] *= 2.2 * np.sin(angle)
-        parts.append((ring.reshape(-1, 3), faces))
-    parts.append(tube(np.array([[0, -2.0, 0], [1.0, -22.0, -1.0]]), 1.1, False, 14))
-    points, faces = joined(parts)
-    return (points + position).astype(np.float32), faces

@@ -32,11 +32,20 @@ _CLASS = {
     asset.FRAME: ACCESSORIES,
     asset.OCCLUDER: ACCESSORIES,
     asset.CAP: ACCESSORIES,
+    asset.HAND: ACCESSORIES,
+    asset.HELD: ACCESSORIES,
 }
 _TOLERANCE = 0.0018
 """Relative depth within which two surfaces are the same: 1.8 mm at a metre, two pixels' slope."""
-_CAVITIES = {EYES: 1, MOUTH: 2}
-"""What lies so close behind lids and lips that depth alone cannot tell it is covered."""
+_LAYER = {
+    **dict.fromkeys((asset.ORBIT, asset.GLOBE_LEFT, asset.GLOBE_RIGHT), -1),
+    **dict.fromkeys((asset.MOUTH, asset.GUM, asset.TONGUE, asset.TOOTH), -2),
+    **dict.fromkeys((asset.HAND, asset.HELD), 1),
+}
+"""What lies so close behind lids, lips and hands that depth alone cannot tell it is covered.
+
+Negative: within a cavity, seen where the same cavity shows. Positive: before everything else.
+"""
 
 
 def _centres(size: int, cells: int) -> Tensor:
@@ -54,11 +63,11 @@ def _owners(frame: Frame, cells: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return torch.stack([x, y], -1).reshape(-1, 2), triangle, share, triangle >= 0
 
 
-def _cavities(person: Person) -> Tensor:
-    """Which cavity each triangle of the person lines: 0 none, 1 eye, 2 mouth."""
-    table = torch.zeros(16, dtype=torch.int64, device=person.material.device)
-    for material, label in _CLASS.items():
-        table[material] = _CAVITIES.get(label, 0)
+def _layers(person: Person) -> Tensor:
+    """Layer of each triangle of the person, 0 for most."""
+    table = torch.zeros(len(_CLASS), dtype=torch.int64, device=person.material.device)
+    for material, layer in _LAYER.items():
+        table[material] = layer
     return table[torch.cat([person.material, person.blended_material])]
 
 
@@ -80,11 +89,11 @@ def surface_flow(person: Person, driver: Frame, source: Frame, cells: int) -> tu
     # The farthest of the surrounding surfaces, so that silhouettes do not hide their own edge.
     found = source.farthest[y.clamp(0, size - 1), x.clamp(0, size - 1)]
     visible = owned & inside & (1 / depth >= found * (1 - _TOLERANCE))
-    cavity = _cavities(person)
-    behind = cavity[triangle.clamp(min=0)]
+    layers = _layers(person)
+    mine = layers[triangle.clamp(min=0)]
     front = source.triangle[y.clamp(0, size - 1), x.clamp(0, size - 1)]
-    in_front = torch.where(front >= 0, cavity[front.clamp(min=0)], 0)
-    visible &= (behind == 0) | (behind == in_front)
+    theirs = torch.where(front >= 0, layers[front.clamp(min=0)], 0)
+    visible &= (mine == theirs) | ((mine >= 0) & (theirs <= mine))
     source_free = _owners(source, cells)[1] < 0
     visible |= ~owned & source_free
     return flow.T.reshape(2, cells, cells), visible.reshape(cells, cells)
@@ -94,7 +103,7 @@ def segmentation(person: Person, frame: Frame, cells: int) -> Tensor:
     """Class of every cell, (cells, cells) uint8."""
     _, triangle, share, owned = _owners(frame, cells)
     device = triangle.device
-    table = torch.zeros(16, dtype=torch.uint8, device=device)
+    table = torch.zeros(len(_CLASS), dtype=torch.uint8, device=device)
     for kind, value in _CLASS.items():
         table[kind] = value
     material = torch.cat([person.material, person.blended_material])[triangle.clamp(min=0)]

@@ -33,7 +33,7 @@ TEETH = slice(14062, 21451)
 """Gums, tongue and teeth."""
 
 FACE, SCALP, MOUTH, ORBIT, GUM, TONGUE, TOOTH, GLOBE_LEFT, GLOBE_RIGHT, LASH = range(10)
-HAIR, GARMENT, FLYAWAY, FRAME, OCCLUDER, CAP = range(10, 16)
+HAIR, GARMENT, FLYAWAY, FRAME, OCCLUDER, CAP, HAND, HELD = range(10, 18)
 """Material of a triangle; 0..9 come with the head, the others are added to a person."""
 
 INNER = (MOUTH, ORBIT, GUM, TONGUE, TOOTH)

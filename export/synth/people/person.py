@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vivant import latent
 from vivant.export.synth.people import fit, headwear, keypoints, textures
+from vivant.export.synth.people import held as covers
 from vivant.export.synth.people import pack as asset
 from vivant.export.synth.people import worn as things
 from vivant.export.synth.people.pack import Array, Pack
@@ -53,6 +54,7 @@ class Person:
     hair_tangent: Tensor  # (V, 3) strand direction at rest
     garment_texture: Tensor  # (h, w, 3)
     cap_texture: Tensor  # (h, w, 3)
+    held_texture: Tensor  # (h, w, 3)
     expressions: Tensor  # (55, V0 * 3)
     rigid: Tensor  # (V,) share of the head's rotation
     carried: Tensor  # (V,) share of the head's translation
@@ -261,8 +263,8 @@ def build(
             points = fit.fit_hair(pack, traits.hair, change)
         for _ in range(hair_levels):
             points, faces, hair_uv = fit.subdivided(points, faces, hair_uv)
-        span = mesh.part(points, faces, hair_uv, asset.HAIR)
-        hair_faces = faces + span.start
+        hair = mesh.part(points, faces, hair_uv, asset.HAIR)
+        hair_faces = faces + hair.start
         loose = None
         if traits.hair not in headwear.SHELLS:
             loose = fit.flyaway_hairs(points, faces, hair_uv, alpha, rng, traits.flyaways)
@@ -290,19 +292,29 @@ def build(
         cloth_mesh, plane = things.scarf(head, traits.seed)
         mesh.part(*cloth_mesh, plane, asset.CAP)
         cap_texture = things.woven(traits.seed, traits.scarf)
-    held = None
-    if traits.microphone is not None:
-        held = mesh.part(*fit.microphone(traits.microphone), None, asset.OCCLUDER)
+    face, scalp, face_label, scalp_label = textures.skin_textures(pack, traits, texture)
+    held, span = None, slice(0, 0)
+    if traits.held is not None:
+        held = covers.cover(pack, traits.held, head, textures.complexion(pack, face))
+        if held is not None:
+            span = mesh.vertices(held.points)
+            mesh.triangles(held.faces + span.start, held.material, held.uv, blended=False)
+        else:
+            strand = covers.lock(head, traits.held.seed, traits.held.side)
+            fly = mesh.part(*strand, asset.FLYAWAY)
+            worn.append(fly)
+            hair_faces = np.concatenate([hair_faces, strand[1] + fly.start])
+            hair_uv = np.concatenate([hair_uv, strand[2]])
 
     neutral = np.concatenate(mesh.points).astype(np.float32)
     rigid = keypoints.rigid_weight(neutral)
     rigid[cloth] *= 0.5
     rigid[bust] *= 1 - 0.5 * bust_share
     carried = np.ones(len(neutral), np.float32)
-    for span in worn:
-        rigid[span] = 1.0
+    for part in worn:
+        rigid[part] = 1.0
     if held is not None:
-        rigid[held] = carried[held] = 0.0
+        rigid[span] = carried[span] = held.follow
     strands = np.zeros(len(neutral), bool)
     strands[hair_faces] = True
     lids = np.zeros((2, len(neutral)), np.float32)
@@ -313,7 +325,6 @@ def build(
     opened = np.linalg.norm(pack.expressions[_INDEX["jawOpen"]], axis=1)
     jaw[: len(head)] = np.clip(opened / 1.5, 0, 1)
     jaw[asset.SOCKET] = jaw[asset.TEETH] = 1.0
-    face, scalp, face_label, scalp_label = textures.skin_textures(pack, traits, texture)
     if "lash" not in pack.cache:
         pack.cache["lash"] = pack.image("mask/lash").astype(np.float32) / 255
     lash_alpha = np.clip(pack.cache["lash"] * np.float32(traits.lash), 0, 1)
@@ -351,6 +362,7 @@ def build(
         hair_tangent=put(_strand_tangent(neutral, hair_faces, hair_uv)),
         garment_texture=put(textures.garment_texture(pack, traits)),
         cap_texture=put(cap_texture),
+        held_texture=put(np.zeros((2, 2, 3), np.float32) if held is None else held.texture),
         expressions=pack.cache[key],
         rigid=put(rigid),
         carried=put(carried),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vivant.export.synth.people.pack import UNPROVEN, Array, Pack
 
@@ -74,6 +73,45 @@ class Glasses:
     colour: Array
     dark: bool = False
     """Sunglasses, whose lenses hide the eyes."""
+
+
+HELD = {
+    "cheek": 0.12,
+    "fist": 0.08,
+    "chin": 0.09,
+    "think": 0.08,
+    "lips": 0.12,
+    "hush": 0.05,
+    "hair": 0.08,
+    "brow": 0.04,
+    "wave": 0.05,
+    "cup": 0.07,
+    "phone": 0.04,
+    "call": 0.04,
+    "microphone": 0.06,
+    "headset": 0.03,
+    "lock": 0.03,
+    "collar": 0.02,
+}
+"""What covers parts of a face, and how often among those faces: nine hands, then things."""
+
+
+@dataclass
+class Held:
+    """What covers a part of a person's face. Colours are linear RGB."""
+
+    kind: str
+    """A key of HELD."""
+    side: float
+    """1: the subject's left, -1: the right."""
+    leaning: bool
+    """Whether it follows the head; otherwise it stays where it is in the world."""
+    size: float
+    """Size of the hand, 1 for a large adult's."""
+    seed: int
+    nails: Array  # (3,)
+    colours: Array
+    """Sleeve, two of the thing, cloth, (4, 3)."""
 
 
 @dataclass
@@ -145,8 +183,8 @@ class Traits:
     """Colour of the earrings."""
     wrinkles: float
     """Depth of the lines in the skin, 0..1."""
-    microphone: NDArray[np.float32] | None
-    """Position, cm, of a microphone held before the chest or chin; none for most persons."""
+    held: Held | None
+    """What covers a part of the face; none for most persons."""
 
 
 def hsv(hue: float, saturation: float, value: float) -> Array:
@@ -210,6 +248,27 @@ def _glasses(rng: np.random.Generator, shaded: bool) -> Glasses:
     )
 
 
+def sample_held(rng: np.random.Generator, female: bool, haired: bool) -> Held:
+    """Draw what covers a part of a face; only hair from the pack falls into it."""
+    kinds = {kind: share for kind, share in HELD.items() if haired or kind != "lock"}
+    kind = str(rng.choice(list(kinds), p=np.array(list(kinds.values())) / sum(kinds.values())))
+    touching = kind in ("cheek", "fist", "chin", "think", "lips", "hush", "hair", "brow")
+    colours = np.stack([hsv(*rng.uniform((0, 0, 0.05), (360, 0.6, 0.95))) ** 2.2 for _ in range(4)])
+    if kind in ("phone", "call", "microphone", "headset") and rng.random() < 0.75:
+        colours[1:3] = rng.uniform(0.01, 0.06) * np.ones(3)
+    polished = female and rng.random() < 0.4
+    nails = hsv(*rng.uniform((0, 0.4, 0.1), (360, 0.9, 0.8))) ** 2.2 if polished else None
+    return Held(
+        kind=kind,
+        side=float(rng.choice([-1.0, 1.0])),
+        leaning=kind in ("call", "headset") or (touching and rng.random() < 0.75),
+        size=rng.uniform(0.84, 0.94) if female else rng.uniform(0.92, 1.04),
+        seed=int(rng.integers(1 << 30)),
+        nails=np.array([0.62, 0.40, 0.34], np.float32) if nails is None else nails,
+        colours=colours.astype(np.float32),
+    )
+
+
 def sample_person(rng: np.random.Generator, pack: Pack) -> Traits:
     """Draw one adult."""
     female = bool(rng.random() < 0.5)
@@ -240,7 +299,7 @@ def sample_person(rng: np.random.Generator, pack: Pack) -> Traits:
     if rng.random() < 0.05:
         style, cap = "none", hsv(rng.uniform(0, 360), rng.uniform(0, 0.7), rng.uniform(0.1, 0.8))
         cap = cap**2.2
-    later = rng.spawn(1)[0]  # its own stream: what came first draws the same persons as before
+    later, hand = rng.spawn(2)  # own streams: what came first draws the same persons as before
     scarf = None
     if female and cap is None and later.random() < 0.09:
         style, scarf = "none", hsv(*later.uniform((0, 0, 0.05), (360, 0.7, 0.9))) ** 2.2
@@ -310,5 +369,7 @@ def sample_person(rng: np.random.Generator, pack: Pack) -> Traits:
             np.float32
         ),
         wrinkles=float(np.clip(later.normal(0.1, 0.2) + 0.8 * old, 0, 1)),
-        microphone=_colour(rng, (-6, 6), (-17, -9), (12, 17)) if rng.random() < 0.03 else None,
+        held=sample_held(hand, female, style not in (*SHELL_STYLES, "none"))
+        if hand.random() < 0.125
+        else None,
     )

@@ -217,6 +217,11 @@ def _materials(points: Points, person: Person, posed: Posed) -> _Surface:
         colour = traits.metal if traits.glasses is None else traits.glasses.colour
         s.albedo[at] = torch.tensor(colour, device=device)
         s.rough[at], s.f0[at] = 0.25, 0.05
+    at = (points.material >= asset.HAND).nonzero().squeeze(1)
+    if len(at):
+        s.albedo[at] = sample_texture(person.held_texture, points.uv[at])
+        flesh = (points.material[at] == asset.HAND).float()[:, None]
+        s.rough[at], s.gloss[at], s.scatter[at] = 0.55 - 0.05 * flesh, 0.6 + 0.1 * flesh, flesh
     at = (points.material == asset.OCCLUDER).nonzero().squeeze(1)
     if len(at):
         s.albedo[at] = 0.03

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vivant.export.synth.people.pack import Array, Pack
 from vivant.export.synth.people.sample import Traits
-from vivant.export.synth.people.wrinkles import wrinkles
+from vivant.export.synth.people.wrinkles import places, wrinkles
 
 MELANIN = np.array([0.42, 0.85, 1.45], np.float32)
 HAEMOGLOBIN = np.array([0.10, 0.55, 0.42], np.float32)
@@ -198,6 +198,16 @@ def skin_textures(
     extra = np.stack([mask(pack, "mask/lips", size), mask(pack, "mask/oil", size)], -1)
     stacked = np.concatenate([face, bump, extra], -1).astype(np.float32)
     return stacked, albedos[1], labels[0], labels[1]
+
+
+def complexion(pack: Pack, face: Array) -> Array:
+    """Colour of the bare cheeks and forehead of a face texture (S, S, 7), linear RGB (3,)."""
+    at = places(pack)
+    names = ("cheekMidLeft", "cheekMidRight", "foreheadLeft", "foreheadRight")
+    centres = (np.stack([at[name] for name in names]) * len(face)).astype(int)
+    wide = max(1, len(face) // 64)
+    patches = [face[y - wide : y + wide, x - wide : x + wide, :3] for x, y in centres]
+    return np.asarray(np.median(np.concatenate(patches), (0, 1)), np.float32)
 
 
 def hair_texture(pack: Pack, traits: Traits) -> tuple[Array, Array]:

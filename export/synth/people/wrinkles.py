@@ -10,7 +10,7 @@ from vivant.export.synth.people import pack as asset
 from vivant.export.synth.people.pack import Array, Pack
 
 
-def _places(pack: Pack) -> dict[str, Array]:
+def places(pack: Pack) -> dict[str, Array]:
     """Texture coordinates of the keypoints on the skin, 0..1, y down, cached."""
     if "keypoint uv" not in pack.cache:
         at = pack.material == asset.FACE
@@ -24,7 +24,7 @@ def _places(pack: Pack) -> dict[str, Array]:
 
 def wrinkles(pack: Pack, amount: float, size: int, seed: int) -> Array:
     """Depth of forehead lines, crow's feet, nasolabial folds and bags, (S, S) 0..1."""
-    at = _places(pack)
+    at = places(pack)
     rng = np.random.default_rng(seed)
     depth = np.zeros((size, size), np.float32)
     outer = {side: at[f"lidOuter{side}"] for side in ("Left", "Right")}
