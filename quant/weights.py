@@ -118,14 +118,9 @@ def compressed_onnx(
     shapes = {tensor.name: tensor.dims for tensor in model.graph.initializer}
     names = [n for n, (name, _) in onnx_layers(model).items() if not carries(data, shapes[name])]
 
-    def attempt(kept: Sequence[str]) -> ArtifactData:
-        graph = compress_onnx(model, set(names) - set(kept))
-        return _measured(judge, stage, data, precision, "onnx", graph)
-
-    def alone() -> dict[str, float]:
-        return {n: _quality(judge, stage, data, "onnx", compress_onnx(model, [n])) for n in names}
-
-    return keep_worst(attempt, alone, tell)
+    return _compressed(
+        stage, data, precision, "onnx", names, lambda n: (compress_onnx(model, n),), tell, judge
+    )
 
 
 def compress_openvino(model: Any, chosen: Collection[str]) -> tuple[bytes, bytes]:
@@ -175,15 +170,39 @@ def compressed_openvino(
         name for name in openvino_layers(model) if not carries(data, nodes[name].get_input_shape(1))
     ]
 
+    return _compressed(
+        stage,
+        data,
+        precision,
+        "openvino",
+        names,
+        lambda n: compress_openvino(model, n),
+        tell,
+        judge,
+    )
+
+
+def _compressed(
+    stage: str,
+    data: StageData,
+    precision: str,
+    kind: str,
+    names: Sequence[str],
+    compress: Callable[[Collection[str]], tuple[bytes, ...]],
+    tell: Tell,
+    judge: Judge | None,
+) -> ArtifactData:
+    """An artifact whose layers ``names`` are in 8 bits as far as its gate allows.
+
+    ``compress`` gives the files of the graph with the chosen ones in 8 bits.
+    """
+
     def attempt(kept: Sequence[str]) -> ArtifactData:
-        files = compress_openvino(model, set(names) - set(kept))
-        return _measured(judge, stage, data, precision, "openvino", *files)
+        files = compress(set(names) - set(kept))
+        return _measured(judge, stage, data, precision, kind, *files)
 
     def alone() -> dict[str, float]:
-        return {
-            n: _quality(judge, stage, data, "openvino", *compress_openvino(model, [n]))
-            for n in names
-        }
+        return {n: _quality(judge, stage, data, kind, *compress([n])) for n in names}
 
     return keep_worst(attempt, alone, tell)
 
