@@ -101,16 +101,16 @@ def marks(aligned: NDArray[np.uint8]) -> NDArray[np.float64]:
     ("size", "x", "y", "ipd"),
     [
         ((512, 512), 250, 200, 60),  # an ordinary portrait
-        ((300, 200), 100, 120, 40),  # smaller than the portrait
+        ((300, 260), 130, 130, 40),  # smaller than the portrait
         ((1400, 2000), 1500, 500, 40),  # a face in a scene
         ((2600, 3900), 700, 2000, 19),  # a face of 42 px in a large photo
-        ((90, 90), 45, 40, 24),  # a thumbnail
+        ((150, 150), 75, 62, 24),  # a thumbnail
     ],
 )
 def test_eyes_land_where_the_framing_says(
     size: tuple[int, int], x: float, y: float, ipd: float
 ) -> None:
-    """Whatever the photo's size and the face's place, the eyes land on the framing's points."""
+    """In a photo that shows enough around the face, the eyes land on the framing's points."""
     made = portrait.make_portrait(paint(size, marker_face(x, y, ipd)), GRAPHS)
     assert made.photo.shape == (512, 512, 3)
     assert made.photo.dtype == np.uint8
@@ -118,6 +118,58 @@ def test_eyes_land_where_the_framing_says(
     half = 0.165 * 512 / 2
     np.testing.assert_allclose(right, (256 - half, 0.42 * 512), atol=2.5)
     np.testing.assert_allclose(left, (256 + half, 0.42 * 512), atol=2.5)
+
+
+def shown(face: Face, framing: Framing, shape: tuple[int, int]) -> float:
+    """Share of the portrait that lies within the photo."""
+    transform = portrait.invert(portrait.portrait_transform(face, framing))
+    corners = np.array([[0, 0], [framing.size, framing.size]], np.float32)
+    (left, top), (right, bottom) = portrait.apply(transform, corners)
+    height, width = shape
+    inside = (min(right, width) - max(left, 0)) * (min(bottom, height) - max(top, 0))
+    return float(inside / ((right - left) * (bottom - top)))
+
+
+@pytest.mark.parametrize(
+    ("shape", "x", "y", "ipd", "whole"),
+    [
+        ((288, 360), 180, 125, 50, True),  # cut below the shoulders
+        ((600, 600), 300, 235, 100, True),  # little room on every side
+        ((700, 600), 240, 220, 85, True),  # off the middle
+        ((275, 225), 112, 110, 54, False),  # cropped close all around
+    ],
+)
+def test_a_portrait_stays_within_its_photo(
+    shape: tuple[int, int], x: float, y: float, ipd: float, whole: bool
+) -> None:
+    """Where the framing asked for reaches over the edge, the portrait moves and comes closer,
+    within what the face network was trained on, and then shows nothing that the photo has not,
+    or as little as it can."""
+    asked, face = Framing(), marker_face(x, y, ipd)
+    fitted = portrait.fit(face, asked, shape)
+    before, after = shown(face, asked, shape), shown(face, fitted, shape)
+    assert before < 0.99
+    assert after > 0.999 if whole else after > before + 0.1
+    assert 1 <= fitted.interpupillary / asked.interpupillary <= portrait.CLOSER + 1e-6
+    assert np.abs(np.subtract(fitted.eyes, asked.eyes)).max() <= portrait.ASIDE + 1e-6
+
+
+def test_a_portrait_comes_no_closer_than_it_must() -> None:
+    """Room enough changes nothing; a move that is enough comes before any enlargement."""
+    asked = Framing()
+    assert portrait.fit(marker_face(300, 300, 60), asked, (800, 600)) == asked
+    moved = portrait.fit(marker_face(300, 150, 60), asked, (800, 600))
+    assert moved.interpupillary == pytest.approx(asked.interpupillary)
+    assert moved.eyes[1] == pytest.approx(150 / 60 * asked.interpupillary)
+
+
+def test_a_closer_portrait_keeps_the_room_above_the_head() -> None:
+    """What the frame shows above the eyes does not shrink by more than the allowed move."""
+    face, asked = marker_face(112, 140, 54), Framing()
+    fitted = portrait.fit(face, asked, (320, 225))
+    above = [framing.eyes[1] / framing.interpupillary for framing in (asked, fitted)]
+    assert fitted.interpupillary > 1.1 * asked.interpupillary
+    assert above[1] > 0.96 * above[0]
 
 
 @pytest.mark.parametrize("roll", [-45, -20, 20, 45, 90, -90, 180])
