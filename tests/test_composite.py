@@ -105,6 +105,24 @@ def test_full_occlusion_shows_only_paint(name: str) -> None:
     np.testing.assert_array_equal(frame, np.broadcast_to(np.uint8([51, 255, 0]), frame.shape))
 
 
+@pytest.mark.parametrize("tone", [(1.0, 1.0, 1.0), (1.07, 0.95, 0.75)])
+@pytest.mark.parametrize("name", IMPLEMENTATIONS)
+def test_paint_takes_the_tone_of_a_photo_without_colours(
+    name: str, tone: tuple[float, float, float]
+) -> None:
+    """On a greyscale or sepia photo lids and lips are painted grey or sepia, as bright as they
+    were."""
+    photo, flow, occlusion, paint = _scene()
+    grey = photo.mean(-1, keepdims=True) * 0.8
+    toned = np.rint(grey * tone).astype(np.uint8)
+    paint = 0.2 + 0.5 * paint
+    frame = composite(toned, flow, np.ones_like(occlusion), paint, name).astype(float)
+    want = frame.mean(-1, keepdims=True) * np.divide(tone, np.mean(tone))
+    assert np.abs(frame - want).max() < 4
+    plain = composite(photo, flow, np.ones_like(occlusion), paint, name)
+    assert np.abs(frame.mean(-1) - plain.mean(-1)).max() < 4
+
+
 @pytest.mark.parametrize("name", IMPLEMENTATIONS)
 def test_calls_are_independent(name: str) -> None:
     """Reused buffers leave nothing behind: the second frame is as if it were the first."""
