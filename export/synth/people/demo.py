@@ -18,7 +18,7 @@ from vivant.export.synth.people.flow import to_bytes
 from vivant.export.synth.people.light import Light, unit
 from vivant.export.synth.people.pack import Array, Pack
 from vivant.export.synth.people.render import Scene, reduced, render
-from vivant.export.synth.people.sample import Traits, sample_person
+from vivant.export.synth.people.sample import Traits, sample_adult
 
 SEED = 12
 
@@ -26,9 +26,9 @@ SEED = 12
 def sitter(assets: Pack, seed: int = SEED) -> Traits:
     """A young woman near the mean face, with long dark brown hair and little make-up."""
     rng = np.random.default_rng([9, seed])
-    traits = sample_person(rng, assets)
+    traits = sample_adult(rng, assets)
     while not traits.female:
-        traits = sample_person(rng, assets)
+        traits = sample_adult(rng, assets)
     axes = traits.axes * 0.5
     axes[assets.axis_names.index("male_minus_female")] = -1.05
     for name, value in (
@@ -78,6 +78,7 @@ def sitter(assets: Pack, seed: int = SEED) -> Traits:
         earrings=0.0,
         wrinkles=0.0,
         held=None,
+        child=0.0,
         lid=0.05,
         squint=0.06,
         rest=np.zeros(55, np.float32),

@@ -33,6 +33,30 @@ def face_normals(points: Array, faces: NDArray[np.int64]) -> Array:
     return np.cross(b - a, c - a)
 
 
+_CRANIUM = np.array([0.0, 6.0, -1.0], np.float32)
+"""About the middle of the brain case."""
+
+
+def ungrown(points: Array, eyes: Array, child: float) -> Array:
+    """The head at the age of a child: points (V, 3) cm of an adult, ``child`` 0 adult to 1 small.
+
+    Growth is a cardioidal strain: what lies at the angle a from the crown moves away from the
+    cranium's middle by 1 + k (1 - cos a) (Todd, Mark, Shaw and Pittenger 1980); here k < 0, and
+    the whole is scaled so that the eyes (their middle, (3,)) stay where they are. The shoulders
+    shrink further.
+    """
+
+    def strain(at: Array) -> Array:
+        offset = at - _CRANIUM
+        crown = offset[..., 1] / (np.linalg.norm(offset, axis=-1) + 1e-6)
+        return 1 - 0.18 * child * (1 - crown)
+
+    out = _CRANIUM + (points - _CRANIUM) * (strain(points) / strain(eyes))[..., None]
+    low = np.clip((-8.5 - out[..., 1]) / 6, 0, 1)
+    out[..., 0] *= 1 - 0.33 * child * low * low * (3 - 2 * low)
+    return out.astype(np.float32)
+
+
 def seal_lips(pack: Pack, head: Array) -> Array:
     """Close lips that the identity has parted further than the mean head's."""
     upper, lower = [5533, 5711, 6216], [5517, 5966, 6470]

@@ -194,10 +194,14 @@ def _strand_tangent(points: Array, faces: NDArray[np.int64], uv: Array) -> Array
 
 
 def _head_shape(pack: Pack, traits: Traits) -> Array:
-    """Change of the mean head by identity and axes, (V0, 3) cm."""
+    """Change of the mean head by identity, axes and age, (V0, 3) cm."""
     change = np.tensordot(traits.identity, pack.identity, 1)
     used = np.flatnonzero(traits.axes)
-    return (change + np.tensordot(traits.axes[used], pack.axes[used], 1)).astype(np.float32)
+    change = (change + np.tensordot(traits.axes[used], pack.axes[used], 1)).astype(np.float32)
+    if traits.child > 0:
+        eyes = pack.mean[np.r_[asset.EYE_LEFT, asset.EYE_RIGHT]].mean(0)
+        change = fit.ungrown(pack.mean + change, eyes, traits.child) - pack.mean
+    return change
 
 
 def _head_triangles(pack: Pack) -> tuple[NDArray[np.int64], NDArray[np.int64], Array]:

@@ -1,8 +1,8 @@
-"""Random adults: which traits a synthetic person has. Drawn from ranges, never from a scan."""
+"""Random people: which traits a synthetic person has. Drawn from ranges, never from a scan."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -54,6 +54,13 @@ FEMALE_HAIR = (
     "short02",
 )
 MALE_HAIR = (*("short01", "short02", "short04") * 4, "short03", "none", "none")
+
+TONES = (0.24, 0.42, 0.34)
+"""Light, middle and dark skins; see ``MELANIN_OF``."""
+MELANIN_OF = {"light": (-0.06, 0.12), "mid": (0.15, 0.8), "dark": (0.6, 1.9)}
+"""Pigment added to the pack's light skins."""
+CHILDREN, AGED = 0.12, 0.14
+"""Shares of children up to about fourteen years and of people beyond about sixty."""
 
 SHELL_STYLES = ("afro", "curls", "crop")
 """Styles grown from the scalp instead of taken from the pack."""
@@ -185,6 +192,8 @@ class Traits:
     """Depth of the lines in the skin, 0..1."""
     held: Held | None
     """What covers a part of the face; none for most persons."""
+    child: float
+    """0 adult, 1 a small child."""
 
 
 def hsv(hue: float, saturation: float, value: float) -> Array:
@@ -269,14 +278,162 @@ def sample_held(rng: np.random.Generator, female: bool, haired: bool) -> Held:
     )
 
 
+def _shifted(pack: Pack, axes: Array, **changes: float) -> Array:
+    """Axes with some of them changed; names without their group, ``-`` written as ``_``."""
+    out = axes.copy()
+    for k, name in enumerate(pack.axis_names):
+        out[k] += changes.get(name.split(":")[-1].replace("-", "_"), 0.0)
+    return out
+
+
+def _younger(rng: np.random.Generator, pack: Pack, traits: Traits) -> Traits:
+    """The same person as a child of about three to fourteen years."""
+    child = rng.uniform(0.25, 1.0)
+    sex, old = pack.axis_names.index("male_minus_female"), pack.axis_names.index("old")
+    axes = traits.axes * 0.7
+    axes[old], axes[sex] = 0.0, rng.uniform(-0.75, -0.35)
+    axes = _shifted(
+        pack,
+        axes,
+        l_eye_scale_incr=0.8 * child,
+        l_eye_height2_incr=0.4 * child,
+        eyebrows_trans_up=0.5 * child,
+        eyebrows_angle_up=0.3 * child,
+        eyebrows_trans_forward=-0.5 * child,
+        nose_scale_vert_incr=-0.5 * child,
+        nose_scale_depth_incr=-0.45 * child,
+        nose_scale_horiz_incr=-0.25 * child,
+        nose_point_up=0.4 * child,
+        nose_hump_incr=-0.3 * child,
+        mouth_scale_horiz_incr=-0.3 * child,
+        chin_bones_incr=-0.5 * child,
+        chin_prominent_incr=-0.3 * child,
+        chin_cleft_incr=-0.2,
+        l_cheek_volume_incr=0.5 * child,
+        l_cheek_bones_incr=-0.4 * child,
+        mouth_laugh_lines_out=-0.3,
+        neck_scale_horiz_incr=-0.6 * child,
+        neck_scale_depth_incr=-0.5 * child,
+        forehead_trans_forward=0.2 * child,
+    )
+    skins = tuple(k for k in MALE_SKINS + FEMALE_SKINS if k.startswith("young"))
+    fair = [k for k in skins if "light" in k]
+    chosen = traits.skins[0] if "dark" in traits.skins[0] else ""
+    drawn = [chosen or str(rng.choice(fair)) for _ in range(2)]
+    if chosen:
+        drawn = ["young_darkskinned_male"] * 2
+    hair = traits.hair_colour
+    if hair.mean() > 0.25 and hair.std() < 0.02:  # no grey children
+        hair = np.asarray(HAIR_COLOURS["dark brown"], np.float32)
+    styles = FEMALE_HAIR if traits.female else ("short01", "short02", "short04", "short04")
+    bare = traits.hair == "none" and traits.cap is None and traits.scarf is None
+    style = str(rng.choice(styles)) if bare else traits.hair
+    glasses = traits.glasses
+    held = traits.held
+    return replace(
+        traits,
+        child=child,
+        identity=traits.identity * np.float32(1 - 0.45 * child),
+        axes=axes.astype(np.float32),
+        skins=(drawn[0], drawn[1]),
+        detail=rng.uniform(0.35, 0.7),
+        oily=traits.oily * 0.5,
+        blush=rng.uniform(0.2, 0.5),
+        liner=0.0,
+        lip_tint=_colour(rng, (-0.03, 0.08), (-0.2, 0.0), (-0.15, 0.05)),
+        shadow=np.zeros(3, np.float32),
+        moles=min(traits.moles, 1),
+        brow_density=traits.brow_density * rng.uniform(0.5, 0.85),
+        brow_colour=np.minimum(hair * 0.7, 0.16).astype(np.float32),
+        hair=style,
+        scalp=style if bare else traits.scalp,
+        hair_colour=hair,
+        beard=0.0,
+        sclera=np.minimum(traits.sclera * 1.05, 0.66).astype(np.float32),
+        lash=max(traits.lash, 0.9),
+        glasses=glasses if glasses is not None and not glasses.dark else None,
+        earrings=min(traits.earrings, 0.3) if rng.random() < 0.5 else 0.0,
+        wrinkles=0.0,
+        held=None if held is None else replace(held, size=held.size * (1 - 0.2 * child)),
+    )
+
+
+def _older(rng: np.random.Generator, pack: Pack, traits: Traits) -> Traits:
+    """The same person at about sixty to ninety years."""
+    age = rng.uniform(0.0, 1.0)
+    axes = traits.axes.copy()
+    axes[pack.axis_names.index("old")] = 0.6 + 0.7 * age
+    sag = rng.uniform(0.3, 1.0) * (0.5 + 0.5 * age)
+    axes = _shifted(
+        pack,
+        axes,
+        neck_double_incr=0.5 * sag * rng.random(),
+        l_cheek_trans_up=-0.3 * sag,
+        l_cheek_volume_incr=-0.3 * sag * rng.uniform(-0.5, 1.0),
+        l_eye_bag_incr=0.6 * sag,
+        l_eye_bag_out=0.3 * sag,
+        l_eye_eyefold_up=-0.35 * sag,
+        mouth_angles_up=-0.12 * sag,
+        mouth_laugh_lines_out=0.5 * sag,
+        mouth_upperlip_volume_incr=-0.4 * sag,
+        mouth_lowerlip_volume_incr=-0.3 * sag,
+        nose_point_up=-0.3 * sag,
+        nose_scale_vert_incr=0.2 * sag,
+        l_ear_scale_incr=0.4 * sag,
+        l_ear_lobe_incr=0.4 * sag,
+    )
+    aged = {
+        "light": ("middleage_lightskinned_male", "middleage_lightskinned_male2"),
+        "dark": ("old_darkskinned_male", "middleage_darkskinned_male"),
+    }
+    tone = "dark" if "dark" in traits.skins[0] else "light"
+    skins = ("middleage_lightskinned_female2",) if traits.female else aged[tone]
+    grey = rng.random() < 0.55 + 0.4 * age
+    hair = traits.hair_colour
+    if grey:
+        share = rng.uniform(0.4, 1.0)
+        pale = np.asarray(HAIR_COLOURS[str(rng.choice(["grey", "white"], p=[0.6, 0.4]))])
+        hair = (hair * (1 - share) + share * pale * rng.uniform(0.7, 1.2)).astype(np.float32)
+    bald = not traits.female and traits.cap is None and rng.random() < 0.3
+    return replace(
+        traits,
+        axes=axes.astype(np.float32),
+        skins=(str(rng.choice(skins)), str(rng.choice(skins))),
+        detail=rng.uniform(1.1, 1.6),
+        oily=traits.oily * 0.7,
+        freckles=int(rng.uniform(0, 60)),
+        moles=int(rng.integers(1, 9)),
+        brow_density=traits.brow_density * rng.uniform(0.6, 1.0),
+        brow_colour=np.minimum(hair * rng.uniform(0.5, 0.9), 0.3).astype(np.float32),
+        hair="none" if bald else traits.hair,
+        scalp="none" if bald else traits.scalp,
+        hair_colour=hair,
+        sclera=(traits.sclera * np.array([1.0, 0.96, 0.88])).astype(np.float32),
+        tooth=(traits.tooth * np.array([0.95, 0.90, 0.80])).astype(np.float32),
+        lash=traits.lash * 0.75,
+        wrinkles=float(np.clip(rng.uniform(0.45, 0.8) + 0.3 * age, 0, 1)),
+        held=None if bald and traits.held and traits.held.kind == "lock" else traits.held,
+    )
+
+
 def sample_person(rng: np.random.Generator, pack: Pack) -> Traits:
+    """Draw one person: adults, children and old people."""
+    life = rng.spawn(1)[0]
+    traits = sample_adult(rng, pack)
+    age = life.random()
+    if age < CHILDREN:
+        return _younger(life, pack, traits)
+    return _older(life, pack, traits) if age < CHILDREN + AGED else traits
+
+
+def sample_adult(rng: np.random.Generator, pack: Pack) -> Traits:
     """Draw one adult."""
     female = bool(rng.random() < 0.5)
-    tone = str(rng.choice(["light", "mid", "dark"], p=[0.42, 0.33, 0.25]))
+    tone = str(rng.choice(["light", "mid", "dark"], p=TONES))
     skins = FEMALE_SKINS if female else MALE_SKINS[:5]
-    melanin = rng.uniform(*{"light": (-0.06, 0.12), "mid": (0.18, 0.5), "dark": (0.65, 1.15)}[tone])
+    melanin = rng.uniform(*MELANIN_OF[tone])
     if tone == "dark" and not female and rng.random() < 0.6:
-        skins, melanin = MALE_SKINS[5:], rng.uniform(-0.45, -0.1)
+        skins, melanin = MALE_SKINS[5:], rng.uniform(-0.85, 0.05)
     old = max(0.0, rng.normal(-0.1, 0.45))
     if tone == "light":
         shares = np.array([0.26, 0.22, 0.18, 0.1, 0.09, 0.06, 0.06, 0.03])
@@ -299,7 +456,8 @@ def sample_person(rng: np.random.Generator, pack: Pack) -> Traits:
     if rng.random() < 0.05:
         style, cap = "none", hsv(rng.uniform(0, 360), rng.uniform(0, 0.7), rng.uniform(0.1, 0.8))
         cap = cap**2.2
-    later, hand = rng.spawn(2)  # own streams: what came first draws the same persons as before
+    # Own streams: what came first draws the same persons as before.
+    later, hand = rng.spawn(2)
     scarf = None
     if female and cap is None and later.random() < 0.09:
         style, scarf = "none", hsv(*later.uniform((0, 0, 0.05), (360, 0.7, 0.9))) ** 2.2
@@ -372,4 +530,5 @@ def sample_person(rng: np.random.Generator, pack: Pack) -> Traits:
         held=sample_held(hand, female, style not in (*SHELL_STYLES, "none"))
         if hand.random() < 0.125
         else None,
+        child=0.0,
     )
