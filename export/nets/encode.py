@@ -184,5 +184,18 @@ class Encode(nn.Module):
         """portrait (B, 3, 256, 256), RGB 0..1 -> features (B, C, 64, 64), keypoints (B, K, 3) in
         frame fractions, the photo's own motion (B, 63)."""
         found = self.analyse(portrait)
+        parts = [PHOTO, 1, CHANNELS - PHOTO - 1]
+        photo, person, rest = torch.split(found.features, parts, 1)
+        features = torch.cat([photo, widened(person), rest], 1)
         motion = torch.maximum(torch.minimum(found.motion, self.high), self.low)
-        return found.features, found.keypoints, motion
+        return features, found.keypoints, motion
+
+
+def widened(person: Tensor) -> Tensor:
+    """A person's logits (B, 1, h, w), carried over to the four neighbours of each cell.
+
+    Loose hair reaches a cell further than the mask that was learned, and what the matte leaves
+    out stays behind as a ghost or tears when the head turns.
+    """
+    tall = F.max_pool2d(person, (3, 1), 1, (1, 0))
+    return torch.maximum(tall, F.max_pool2d(person, (1, 3), 1, (0, 1)))
