@@ -14,7 +14,7 @@ from vivant.errors import UsageError
 from vivant.export.nets.encode import Encode
 from vivant.export.nets.layers import Conv
 from vivant.export.nets.mirror import MOTION_MIRROR
-from vivant.export.nets.pose import CAMERA, PRINCIPAL, Poser, load_rig
+from vivant.export.nets.pose import CAMERA, Poser, load_rig
 from vivant.export.nets.render import Render
 from vivant.export.nets.warp import composite
 from vivant.export.synth.people import keypoints as generic
@@ -24,6 +24,8 @@ from vivant.export.train.face_data import Geometry, People, load_person, make_sa
 from vivant.export.train.face_loss import uncovered
 
 IPD = 0.165
+EYES = (0.5, 0.42)
+"""Where the picture's optical axis meets the frame: the eyes of the generic head at rest."""
 PORTABLE = set(
     """
     Abs Add AveragePool Cast Clip Concat Constant Conv Cos DepthToSpace Div Exp Expand Gather Gemm
@@ -45,7 +47,7 @@ def seen(code: torch.Tensor) -> np.ndarray:
     table = generic.keypoint_basis()
     points = generic.pose(table.neutral, code[0].numpy(), table) * np.array([1, -1, 1])
     scale = CAMERA / (CAMERA - points[:, 2:])
-    plane = points[:, :2] * scale * IPD + np.array(PRINCIPAL)
+    plane = points[:, :2] * scale * IPD + np.array(EYES)
     return np.concatenate([plane, points[:, 2:] * IPD], 1).astype(np.float32)
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from vivant import latent
 from vivant.export.nets.encode import CHANNELS
 from vivant.export.nets.layers import Pack, conv, fold
-from vivant.export.nets.pose import CAMERA, PRINCIPAL, Posed, Poser, load_rig
+from vivant.export.nets.pose import CAMERA, Posed, Poser, load_rig
 from vivant.export.nets.render import PAINT, Render
 from vivant.export.nets.warp import Double, hats, planes, resize
 
@@ -19,7 +19,7 @@ def posed(poser: Poser, batch: int = 2) -> Posed:
     """Some faces, turned, shifted and talking."""
     torch.manual_seed(3)
     generic = torch.from_numpy(load_rig().neutral)[None].repeat(batch, 1, 1)
-    points = generic * 0.165 + torch.tensor([*PRINCIPAL, 0.0]) + 0.002 * torch.randn(1, 1, 3)
+    points = generic * 0.165 + torch.tensor([0.5, 0.42, 0.0]) + 0.002 * torch.randn(1, 1, 3)
     source, motion = torch.zeros(batch, latent.SIZE), torch.zeros(batch, latent.SIZE)
     motion[:, :55] = 0.4 * torch.rand(batch, 55)
     motion[:, 57:60] = 15 * torch.randn(batch, 3)
@@ -48,7 +48,7 @@ def test_a_small_step_is_the_difference_of_two_projections() -> None:
     at = torch.stack(
         [xs[:, None, :].expand(depth[:, 0].shape), ys[:, :, None].expand(depth[:, 0].shape)], 1
     )
-    plane = (at - torch.tensor(PRINCIPAL)[None, :, None, None]) / size * (CAMERA - depth) / CAMERA
+    plane = (at - face.axis[:, 0, :, None, None]) / size * (CAMERA - depth) / CAMERA
     point = torch.cat([plane, depth], 1).flatten(2)  # (B, 3, N)
 
     def column(value: Tensor) -> Tensor:
@@ -141,7 +141,7 @@ def test_portraits_of_a_batch_do_not_mix() -> None:
     torch.manual_seed(2)
     render = Render(8).eval()
     points = torch.from_numpy(load_rig().neutral)[None].repeat(2, 1, 1) * 0.165
-    points = points + torch.tensor([*PRINCIPAL, 0.0])
+    points = points + torch.tensor([0.5, 0.42, 0.0])
     inputs = (torch.rand(2, CHANNELS, 64, 64), points, torch.zeros(2, 63), 0.3 * torch.rand(2, 63))
     with torch.no_grad():
         both = render(*inputs)

@@ -6,7 +6,9 @@ Gaussians; the rigid motion of the head is then exact for the interpolated depth
 separable, so a whole map is two matrix products. Everything is matmul and elementwise.
 
 Camera coordinates: x right, y down, z toward the camera, in interpupillary distances (IPD),
-z = 0 at the photo's eyes. Names with ``frame`` are in fractions of the frame's width.
+z = 0 at the photo's eyes, through which the optical axis goes: a head's pose is told relative to
+the line of sight to its eyes, which is all that a cropped photo can tell. Names with ``frame`` are
+in fractions of the frame's width.
 """
 
 from __future__ import annotations
@@ -23,9 +25,6 @@ from vivant import latent
 
 CAMERA = 16.0
 """Distance of the assumed camera, IPD (about one metre)."""
-
-PRINCIPAL = (0.5, 0.42)
-"""Where the assumed optical axis meets the frame: the eyes of the aligned portrait."""
 
 SCALE = (0.25,) * 55 + (8.0,) * 5 + (0.1, 0.1, 0.3)
 """A typical change of each latent in its own unit: one normalised unit of a motion code."""
@@ -93,6 +92,8 @@ class Posed(NamedTuple):
     """(B, K) weight of each keypoint in the interpolation."""
     size: Tensor
     """(B, 1, 1) interpupillary distance, frame fractions."""
+    axis: Tensor
+    """(B, 1, 2) the photo's eyes, where the optical axis meets the frame, frame fractions."""
     back: Tensor
     """(B, 3, 3) rotation from the driven to the photo's head."""
     pivot: Tensor
@@ -109,13 +110,9 @@ class Posed(NamedTuple):
     """(B, 3, 2) mouth, right and left eye of the expressionless driven head, frame fractions."""
 
 
-def _principal(like: Tensor) -> Tensor:
-    return torch.tensor(PRINCIPAL, device=like.device)
-
-
-def _project(points: Tensor, size: Tensor) -> Tensor:
+def _project(points: Tensor, size: Tensor, axis: Tensor) -> Tensor:
     """Camera coordinates (B, N, 3), IPD -> frame fractions (B, N, 2)."""
-    return points[..., :2] * (CAMERA / (CAMERA - points[..., 2:])) * size + _principal(points)
+    return points[..., :2] * (CAMERA / (CAMERA - points[..., 2:])) * size + axis
 
 
 class Poser(nn.Module):
@@ -156,14 +153,21 @@ class Poser(nn.Module):
         self.gain = nn.Parameter(torch.zeros(self.count))
         self.nearness = nn.Parameter(torch.tensor(1.5))
 
-    def forward(self, keypoints: Tensor, source: Tensor, motion: Tensor) -> Posed:
-        """(B, K, 3), (B, 63), (B, 63) -> the photo's keypoints posed by ``motion``."""
+    def forward(
+        self, keypoints: Tensor, source: Tensor, motion: Tensor, away: Tensor | None = None
+    ) -> Posed:
+        """(B, K, 3), (B, 63), (B, 63) -> the photo's keypoints posed by ``motion``.
+
+        ``away`` (B, 1, 3): the head's own pivot from the generic one, IPD, known in training alone.
+        """
         batch = keypoints.shape[0]
         pair = torch.matmul(self.pupils, keypoints)  # (B, 2, 3)
         gap = pair[:, 1:] - pair[:, :1]
         size = torch.sqrt((gap * gap).sum(-1, keepdim=True) + 1e-6)  # (B, 1, 1)
-        depth = (keypoints[..., 2:] - 0.5 * (pair[:, :1, 2:] + pair[:, 1:, 2:])) / size
-        plane = (keypoints[..., :2] - _principal(keypoints)) / size * ((CAMERA - depth) / CAMERA)
+        middle = 0.5 * (pair[:, :1] + pair[:, 1:])  # (B, 1, 3)
+        axis = middle[..., :2]
+        depth = (keypoints[..., 2:] - middle[..., 2:]) / size
+        plane = (keypoints[..., :2] - axis) / size * ((CAMERA - depth) / CAMERA)
         photo = torch.cat([plane, depth], -1)  # (B, K, 3) camera coordinates
         turn_s, turn_d = rotation(source[:, 57:60]), rotation(motion[:, 57:60])
         up = torch.tensor([1.0, -1.0, 1.0], device=source.device)
@@ -173,7 +177,8 @@ class Poser(nn.Module):
         rows_s, rows_d = turn_s.transpose(1, 2), turn_d.transpose(1, 2)  # X = H @ rows
         plain = photo - torch.matmul(own, rows_s)  # posed, without expression
         eyes = torch.matmul(self.pupils, plain).mean(1, keepdim=True)
-        arm = torch.matmul(self.offset.expand(batch, 1, 3), rows_s)
+        offset = self.offset.expand(batch, 1, 3)
+        arm = torch.matmul(offset if away is None else offset + away, rows_s)
         rest = eyes + arm - move_s  # the pivot before translation
         head = torch.matmul(plain - rest - move_s, turn_s)  # neutral, from the pivot
         posed = torch.matmul(head + driven, rows_d) + rest + move_d
@@ -186,17 +191,18 @@ class Poser(nn.Module):
         amplitude = front * torch.exp(self.gain) * self.shown * (1 - hide) * (1 - hide)
         calm = torch.matmul(head, rows_d) + rest + move_d
         return Posed(
-            points=torch.cat([_project(points, size), points[..., 2:]], -1),
+            points=torch.cat([_project(points, size, axis), points[..., 2:]], -1),
             shift=shift,
             amplitude=amplitude,
             size=size,
+            axis=axis,
             back=torch.matmul(turn_s, rows_d),
             pivot=rest + move_d,
             pivot_photo=rest + move_s,
             travel=move_s - move_d,
             head=turn_d,
             eyes=torch.matmul(self.pupils, calm).mean(1, keepdim=True),
-            anchors=_project(torch.matmul(self.groups, calm), size),
+            anchors=_project(torch.matmul(self.groups, calm), size, axis),
         )
 
     def spread(self, posed: Posed, xs: Tensor, ys: Tensor, extra: Tensor) -> tuple[Tensor, Tensor]:
@@ -287,7 +293,8 @@ def _sums(values: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 def _plane(posed: Posed, xs: Tensor, ys: Tensor) -> tuple[Tensor, Tensor]:
     """The grid on the plane z = 0, IPD from the optical axis: (B, 1, 1, W) and (B, 1, H, 1)."""
     size = posed.size[:, 0]
-    column, row = (xs - PRINCIPAL[0]) / size, (ys - PRINCIPAL[1]) / size
+    across, down = posed.axis[:, 0].split(1, 1)
+    column, row = (xs - across) / size, (ys - down) / size
     return column[:, None, None, :], row[:, None, :, None]
 
 

@@ -256,15 +256,21 @@ class Render(nn.Module):
         return flow, occlusion, paint
 
     def predict(
-        self, features: Tensor, keypoints: Tensor, source: Tensor, motion: Tensor
+        self,
+        features: Tensor,
+        keypoints: Tensor,
+        source: Tensor,
+        motion: Tensor,
+        away: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The same and the first flow (B, 2, 128, 128), for its own loss."""
+        """The same and the first flow (B, 2, 128, 128), for its own loss; ``away`` as for
+        ``Poser``."""
         batch = features.shape[0]
         change = (motion - source) / self.scale
         gate = 1 - torch.exp(-STILL * (change * change).sum(1, keepdim=True))[:, :, None, None]
         blocks = [*self.level32, *self.level16, self.back32, self.back64]
         film = films(self.steer(torch.cat([motion / self.scale, change], 1) * 0.5), blocks)
-        posed = self.poser(keypoints, source, motion)
+        posed = self.poser(keypoints, source, motion, away)
         folded, prior, learned, background = features.split([PHOTO, PRIOR, LEARNED, BACKGROUND], 1)
         person, _ = prior.split([1, PRIOR - 1], 1)
         photo = F.pixel_shuffle(folded, 4)  # (B, 3, 256, 256)

@@ -12,6 +12,7 @@ import argparse
 import json
 import sys
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from vivant import latent
+from vivant.benchmarks.photos import GESTURES
 from vivant.errors import UsageError
 from vivant.export.nets.encode import Encode
 from vivant.export.nets.render import Render
@@ -27,43 +29,14 @@ from vivant.export.nets.warp import composite, resize
 from vivant.export.train.face import example_inputs, load_face
 from vivant.export.train.face_data import NONE, collate, load_person, make_sample, shards, to_device
 from vivant.export.train.face_loss import FRAME, Regions
+from vivant.export.train.face_pose import about_neck
 from vivant.export.train.face_sheet import picture, write_png
 
 BINS = (15, 30, 90)
 """Upper bounds of the bins of |yaw| of the driver, degrees."""
-SHUT = {
-    name: -1.0 for name in latent.NAMES if name.startswith(("jaw", "mouth", "tongue", "cheekPuff"))
-}
-"""Takes every shape of the mouth away, whatever the photo shows."""
-GESTURES: dict[str, dict[str, float]] = {
-    "own": {},
-    "shut": SHUT,
-    "jaw .5": SHUT | {"jawOpen": 0.5},
-    "jaw 1": SHUT | {"jawOpen": 1.0},
-    "smile": {"mouthSmileLeft": 0.8, "mouthSmileRight": 0.8, "jawOpen": 0.1},
-    "pucker": SHUT | {"mouthPucker": 0.8, "mouthFunnel": 0.3},
-    "talk": SHUT
-    | {
-        "jawOpen": 0.3,
-        "mouthUpperUpLeft": 0.3,
-        "mouthUpperUpRight": 0.3,
-        "mouthLowerDownLeft": 0.4,
-        "mouthLowerDownRight": 0.4,
-        "headRoll": 6.0,
-    },
-    "blink": {"eyeBlinkLeft": 1.0, "eyeBlinkRight": 1.0},
-    "gaze +20": {"gazeYaw": 20.0, "eyeLookOutLeft": 0.57, "eyeLookInRight": 0.57},
-    "gaze -20": {"gazeYaw": -20.0, "eyeLookInLeft": 0.57, "eyeLookOutRight": 0.57},
-    "brows": {"browInnerUp": 0.8, "browOuterUpLeft": 0.7, "browOuterUpRight": 0.7},
-    "yaw +15": {"headYaw": 15.0},
-    "yaw -15": {"headYaw": -15.0},
-    "pitch +10": {"headPitch": 10.0},
-    "pitch -10": {"headPitch": -10.0},
-}
-"""Changes of a photo's own code shown on the animation sheets."""
 
 
-def gesture(own: Tensor, change: dict[str, float]) -> Tensor:
+def gesture(own: Tensor, change: Mapping[str, float]) -> Tensor:
     """A photo's own code (1, 63) with a change added; a weight that changes stays within 0..1."""
     motion = own.clone()
     for name, value in change.items():
@@ -155,7 +128,10 @@ def held_out(encode: Encode, render: Render, files: list[Path], seed: int) -> di
         person = portrait_pairs(load_person(path))
         sample = make_sample(person, np.random.default_rng((seed, k)), 4, NONE)
         batch = to_device(collate([sample]), torch.device("cpu"))
+        # A stream's code knows nothing of where a person's neck is.
+        batch["code"] = about_neck(batch["code"], batch["away"])
         count = len(batch["motion"])
+        batch["motion"] = about_neck(batch["motion"], batch["away"].expand(count, -1))
         photo = batch["photo"].expand(count, -1, -1, -1)
         with torch.no_grad():
             features, points, own = encode(batch["photo"])

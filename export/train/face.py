@@ -33,6 +33,7 @@ from vivant.export.nets.render import Render
 from vivant.export.train import face_sheet
 from vivant.export.train.face_data import NONE, People, prefetch, shards, to_device
 from vivant.export.train.face_loss import FRAME, Regions, face_loss
+from vivant.export.train.face_pose import as_seen, find_scene
 
 LOG_STEPS = 50
 """Steps between rows of the curves."""
@@ -103,8 +104,11 @@ def fit_code(encode: Encode, files: list[Path], seed: int) -> None:
     spread = np.array([JITTER[name.startswith(UNSEEN)] for name in load_rig().names])
     for path in files:
         with np.load(path) as file:
-            points = np.tile(file["keypoints"], (3, 1, 1))
-            codes.append(np.tile(file["motion"], (3, 1)))
+            points, motion = file["keypoints"], file["motion"]
+        scene = find_scene(points, motion)
+        seen = [as_seen(scene, points, motion, k)[0][k] for k in range(len(motion))]
+        points = np.tile(points, (3, 1, 1))
+        codes.append(np.tile(np.stack(seen), (3, 1)))
         jitter = rng.normal(0, 1 / FRAME, points.shape) * spread[:, None]
         plane = torch.from_numpy((points + jitter)[..., :2].astype(np.float32))
         rows.append(encode.relative(plane).numpy())

@@ -83,7 +83,8 @@ def step_loss(
     photo = batch["photo"].repeat_interleave(drivers, 0)
     prior = prior.repeat_interleave(drivers, 0)
     motion = batch["motion"]
-    posed = render.poser(points, code, motion)
+    away = batch["away"][:, None].repeat_interleave(drivers, 0)
+    posed = render.poser(points, code, motion, away)
     change = (motion - code) / render.scale
     segment = batch["target_segment"]
     inside = ((segment == 5) | (segment == 4)).float()[:, None]

@@ -21,6 +21,7 @@ import torch
 from vivant.errors import UsageError
 from vivant.export.nets.mirror import MOTION_MIRROR
 from vivant.export.nets.pose import load_rig
+from vivant.export.train.face_pose import as_seen, find_scene
 
 HELD_OUT = 100_000
 """Persons numbered from here on are never trained on."""
@@ -213,6 +214,10 @@ class Geometry:
             field_[..., 0] *= -1
         return np.ascontiguousarray(field_.transpose(2, 0, 1))
 
+    def direction(self, vector: Array) -> Array:
+        """Apply to a vector of the head (3,)."""
+        return (vector * np.array([-1 if self.mirror else 1, 1, 1])).astype(np.float32)
+
     def code(self, motion: Array) -> Array:
         """Apply to a motion code (63,)."""
         return motion @ MOTION_MIRROR if self.mirror else motion
@@ -273,28 +278,20 @@ def make_frames(
     (N, 64, 64).
     """
     image, classes = person["image"], person["segmentation"]
+    scene = find_scene(person["keypoints"], person["motion"])
     # Open mouths are what an encoder errs in, and where it is seen most.
     share = 1 + np.minimum(2, (classes == MOUTH).sum((1, 2)) / 20)
     chosen = [int(k) for k in rng.choice(len(image), count, replace=False, p=share / share.sum())]
     looks = [Look.sample(rng, augment) for _ in chosen]
     pairs = list(zip(looks, chosen, strict=True))
     shape = [look.geometry for look in looks]
+    told = [as_seen(scene, person["keypoints"], person["motion"], k) for k in chosen]
     return {
         "seen": np.stack(
             [_damage(w.picture(image[k], classes[k]), rng, augment) for w, k in pairs]
         ),
-        "code": np.stack(
-            [
-                g.code(m.astype(np.float32))
-                for g, m in zip(shape, person["motion"][chosen], strict=True)
-            ]
-        ),
-        "points": np.stack(
-            [
-                g.points(p.astype(np.float32))
-                for g, p in zip(shape, person["keypoints"][chosen], strict=True)
-            ]
-        ),
+        "code": np.stack([g.code(m[k]) for g, k, (m, _) in zip(shape, chosen, told, strict=True)]),
+        "points": np.stack([g.points(p) for g, (_, p) in zip(shape, told, strict=True)]),
         "segment": np.stack(
             [
                 g.picture(s, nearest=True)[::2, ::2]
@@ -324,37 +321,40 @@ def make_sample(
     rows = rng.choice(rows, drivers, replace=len(rows) < drivers)
     look = Look.sample(rng, augment)
     geometry = look.geometry
+    scene = find_scene(person["keypoints"], person["motion"])
+
+    def seen(index: int) -> tuple[Array, Array]:
+        return as_seen(scene, person["keypoints"], person["motion"], index)
 
     def picture(index: int) -> Array:
         return look.picture(person["image"][index], person["segmentation"][index])
 
-    def points(index: int) -> Array:
-        return geometry.points(person["keypoints"][index].astype(np.float32))
-
     def segment(index: int) -> Array:
         return geometry.picture(person["segmentation"][index], nearest=True)
 
-    def code(index: int) -> Array:
-        return geometry.code(person["motion"][index].astype(np.float32))
-
     frames = [int(pairs[row, 0]) for row in rows]
     more = [int(k) for k in rng.choice(len(person["image"]), extra)]
+    codes, own_points = seen(source)
+    others = [seen(k) for k in more]
     photo = picture(source)
     return {
         "photo": photo,
         "seen": _damage(photo, rng, augment),
-        "code": code(source),
-        "points": points(source),
+        "code": geometry.code(codes[source]),
+        "points": geometry.points(own_points),
+        "away": geometry.direction(scene.away),
         "segment": segment(source)[::2, ::2],
         "target": np.stack([picture(k) for k in frames]),
-        "motion": np.stack([code(k) for k in frames]),
-        "target_points": np.stack([points(k) for k in frames]),
+        "motion": np.stack([geometry.code(codes[k]) for k in frames]),
+        "target_points": np.stack([geometry.points(person["keypoints"][k]) for k in frames]),
         "target_segment": np.stack([segment(k) for k in frames]),
         "flow": np.stack([geometry.flow(person["flow"][row]) for row in rows]),
         "visible": np.stack([geometry.picture(person["visible"][row], True) for row in rows]),
         "more": np.stack([_damage(picture(k), rng, augment) for k in more]),
-        "more_code": np.stack([code(k) for k in more]),
-        "more_points": np.stack([points(k) for k in more]),
+        "more_code": np.stack(
+            [geometry.code(m[k]) for k, (m, _) in zip(more, others, strict=True)]
+        ),
+        "more_points": np.stack([geometry.points(p) for _, p in others]),
         "more_segment": np.stack([segment(k)[::2, ::2] for k in more]),
     }
 
@@ -376,7 +376,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
             value = value.float().div_(255)
             value = value.flatten(0, 1) if key in ("target", "more") else value
             value = value.permute(0, 3, 1, 2)
-        elif key not in ("code", "points", "segment"):
+        elif key not in ("code", "points", "away", "segment"):
             value = value.flatten(0, 1)
         out[key] = value
     out["visible"] = out["visible"][:, None].float()

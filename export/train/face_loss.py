@@ -195,12 +195,14 @@ def face_loss(
     behind = encode.background(batch["photo"], learned[:, :1])
     features = torch.cat([encode.keep(batch["photo"]), learned, behind], 1)
     drivers = len(batch["motion"]) // sources
+    away = batch["away"][:, None]
     many = [
-        x.repeat_interleave(drivers, 0) for x in (features, points, batch["code"], batch["photo"])
+        x.repeat_interleave(drivers, 0)
+        for x in (features, points, batch["code"], batch["photo"], away)
     ]
-    features, points, code, photo = many
+    features, points, code, photo, away = many
     motion = batch["motion"]
-    flow, occlusion, paint, first = render.predict(features, points, code, motion)
+    flow, occlusion, paint, first = render.predict(features, points, code, motion, away)
 
     segment, visible, target = batch["target_segment"], batch["visible"], batch["target"]
     mouth, eyes = regions.blobs(batch["target_points"], 128)
@@ -225,14 +227,16 @@ def face_loss(
     close = resize(torch.maximum(mouth, eyes), PAINT)
     need = torch.clamp(hidden + inside + 0.5 * close, 0, 1) * weight256 + 0.01
     painted = average(robust(paint - target, 0.01), need) + 0.5 * gradient_l1(paint, target, need)
-    free = 1 - 0.9 * torch.clamp(close + inside, 0, 1)
+    # The photo has twice the paint's resolution: where its warp is right, it is to be kept. Where
+    # it is wrong though seen, light has moved, and a little black or white paint shades it.
+    wrong = F.avg_pool2d((warped.detach() - target).abs().mean(1, keepdim=True), 5, 1, 2)
+    right = torch.exp(-wrong / 0.04)
+    free = (1 - 0.9 * torch.clamp(close + inside, 0, 1)) * torch.maximum(right, hidden)
     unsure = F.binary_cross_entropy(
         occlusion.clamp(1e-4, 1 - 1e-4), hidden, weight=free, reduction="mean"
     )
-    # The photo has twice the paint's resolution: where its warp is right, it is to be kept.
-    wrong = F.avg_pool2d((warped.detach() - target).abs().mean(1, keepdim=True), 5, 1, 2)
-    lazy = average(occlusion * torch.exp(-wrong / 0.04), 0.3 + 2 * close)
-    total = total + 1.0 * flow_loss + 0.5 * first_loss + 0.02 * rough
+    lazy = average(occlusion * right, 0.3 + 2 * close)
+    total = total + 1.0 * flow_loss + 1.0 * first_loss + 0.02 * rough
     total = total + 12 * light + 8 * sharp + 6 * painted + 0.25 * unsure + 1.5 * lazy
     error = (out.detach() - target) ** 2
     face = resize(((segment != 0) & (segment != 3)).float()[:, None], PAINT)
