@@ -2,8 +2,11 @@
 
 ``out = warp(photo, flow) * (1 - occlusion) + paint * occlusion``, where flow, occlusion and paint
 are brought to the photo's size by bilinear interpolation between pixel centres
-(``align_corners=False``), the photo is sampled bilinearly at ``p + flow`` with its border
-replicated, and coordinates are rounded to 1/32 pixel, so that no flow returns the photo exactly.
+(``align_corners=False``), the photo is sampled at ``p + flow`` with its border replicated, and
+coordinates are rounded to 1/64 pixel, so that no flow returns the photo exactly. It is sampled
+bilinearly from a table of twice its resolution, whose new pixels are Lanczos interpolations: of a
+sharp photo half a pixel away, plain bilinear sampling leaves .5 to .7 of the gradient energy, and
+skin would blur and clear up as the head moves; this leaves .8 to .9 at the same speed.
 A black-and-white or toned photo first lends the paint its tone: networks paint lids and lips in
 colours that such a photo does not have.
 
@@ -126,6 +129,28 @@ def _tone(photo: Image) -> Float | None:
     return (np.eye(3) * colour + toned * (1 - colour)).astype(np.float32)
 
 
+LANCZOS = np.sinc(np.arange(-2.5, 3)) * np.sinc(np.arange(-2.5, 3) / 3)
+"""Weights of the six pixels around a point half way between two (Lanczos, three lobes)."""
+
+
+def _doubled(photo: Image) -> Image:
+    """The photo (H, W, 3) with a row and a column between any two: (2H - 1, 2W - 1, 3)."""
+    wide = _between(photo.astype(np.float32)).swapaxes(0, 1)
+    pixels = _between(wide).swapaxes(0, 1)
+    return np.ascontiguousarray(np.rint(np.clip(pixels, 0, 255)), np.uint8)
+
+
+def _between(pixels: Float) -> Float:
+    """Interpolated rows between those of (n, ...): (2n - 1, ...)."""
+    count = len(pixels)
+    padded = np.pad(pixels, [(2, 2), *[(0, 0)] * (pixels.ndim - 1)], mode="edge")
+    weights = (LANCZOS / LANCZOS.sum()).astype(np.float32)
+    out = np.empty((2 * count - 1, *pixels.shape[1:]), np.float32)
+    out[::2] = pixels
+    out[1::2] = sum(w * padded[k : k + count - 1] for k, w in enumerate(weights))
+    return out
+
+
 def _import_opencv() -> Any | None:
     try:
         import cv2
@@ -135,12 +160,13 @@ def _import_opencv() -> Any | None:
 
 
 class _OpenCV:
-    """Flow to a 1/32-pixel fixed-point map, 8-bit remap, 8-bit blend."""
+    """Flow to a fixed-point map, 8-bit remap of the doubled photo, 8-bit blend."""
 
     def __init__(self, photo: Image, cv2: Any) -> None:
         height, width = photo.shape[:2]
-        self._cv2, self._photo, self._size = cv2, photo, (width, height)
-        x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+        self._cv2, self._photo, self._size = cv2, _doubled(photo), (width, height)
+        x, y = (2 * np.arange(side, dtype=np.float32) for side in (width, height))
+        x, y = np.meshgrid(x, y)
         self._identity_x, self._identity_y = x, y
         self._x, self._y = np.empty_like(x), np.empty_like(y)
         self._map = np.empty((height, width, 2), np.int16)
@@ -153,8 +179,8 @@ class _OpenCV:
         cv2, size = self._cv2, self._size
         cv2.resize(flow[0, 0], size, dst=self._x)
         cv2.resize(flow[0, 1], size, dst=self._y)
-        cv2.scaleAdd(self._x, float(size[0]), self._identity_x, dst=self._x)
-        cv2.scaleAdd(self._y, float(size[1]), self._identity_y, dst=self._y)
+        cv2.scaleAdd(self._x, float(2 * size[0]), self._identity_x, dst=self._x)
+        cv2.scaleAdd(self._y, float(2 * size[1]), self._identity_y, dst=self._y)
         cv2.convertMaps(self._x, self._y, cv2.CV_16SC2, self._map, self._map_fraction)
         cv2.remap(
             self._photo,
@@ -196,7 +222,7 @@ class _Numpy:
         height, width = photo.shape[:2]
         self._height, self._width = height, width
         # One replicated row and column more, so that the right and lower neighbour always exist.
-        padded = np.pad(photo, ((0, 1), (0, 1), (0, 0)), mode="edge")
+        padded = np.pad(_doubled(photo), ((0, 1), (0, 1), (0, 0)), mode="edge")
         self._photo = self._pack(padded.transpose(2, 0, 1)).ravel()
         self._x = np.arange(width, dtype=np.float32)[None, :]
         self._y = np.arange(height, dtype=np.float32)[:, None]
@@ -223,14 +249,15 @@ class _Numpy:
         height, width = self._height, self._width
         x = self._fixed(self._enlarge(flow[0], rows) * np.float32(width) + self._x, width)
         y = self._fixed(self._enlarge(flow[1], rows) * np.float32(height) + self._y[rows], height)
-        at = (y >> 5) * (width + 1) + (x >> 5)
+        stride = 2 * width
+        at = (y >> 5) * stride + (x >> 5)
         right, down = (x & 31).astype(np.uint64), (y & 31).astype(np.uint64)
         left, up = np.uint64(32) - right, np.uint64(32) - down
         photo = self._photo
         result: Packed = photo.take(at) * (left * up)
         result += photo.take(at + 1) * (right * up)
-        result += photo.take(at + (width + 1)) * (left * down)
-        result += photo.take(at + (width + 2)) * (right * down)
+        result += photo.take(at + stride) * (left * down)
+        result += photo.take(at + stride + 1) * (right * down)
         result += self._ONES * np.uint64(512)
         result >>= np.uint64(10)
         result &= self._MASK
@@ -238,9 +265,9 @@ class _Numpy:
 
     @staticmethod
     def _fixed(pixels: Float, count: int) -> NDArray[np.int32]:
-        """Coordinates in 1/32 pixel; outside the photo becomes its border."""
-        fixed = np.nan_to_num(np.rint(pixels * np.float32(32)), copy=False)
-        result: NDArray[np.int32] = np.clip(fixed, 0, (count - 1) * 32).astype(np.int32)
+        """Coordinates in 1/32 pixel of the doubled photo; outside becomes its border."""
+        fixed = np.nan_to_num(np.rint(pixels * np.float32(64)), copy=False)
+        result: NDArray[np.int32] = np.clip(fixed, 0, (count - 1) * 64).astype(np.int32)
         return result
 
     def _enlarge(self, plane: Float, rows: slice) -> Float:
