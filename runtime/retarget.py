@@ -13,7 +13,8 @@ generated latent is neutral, so a silent portrait is the photo, byte for byte in
 * Closures close: where the generated lips meet, ``mouthClose`` also makes up for the rest opening
   of the jaw, and the rest of raised and lowered lips is let go.
 * Head: the photo's pose plus the generated pose, held softly inside the range that the face
-  network was trained on. With ``still_head``, the photo's pose.
+  network was trained on. A photo that is turned far aside turns and nods up to half as much: any
+  motion shows a cheek that it has not. With ``still_head``, the photo's pose.
 * Gaze: the photo's plus the generated one. Eyes make up for head motion that was left out, so
   eye contact is kept. A gaze asked for is measured from the camera: a photo that looks aside by
   more than ``CONTACT`` degrees is first turned to the camera; less than that is the error of
@@ -38,6 +39,8 @@ CONTACT = 8.0
 """Photo gaze from the camera, degrees, within which the photo counts as eye contact."""
 POSE_LIMITS: tuple[float, ...] = (30.0, 20.0, 25.0, 0.6, 0.6, 0.6)
 """Largest yaw, pitch, roll (degrees) and x, y, z (IPD): the face network's training range."""
+TURNED: tuple[float, float] = (15.0, 35.0)
+"""Photo yaw, degrees, from which on the head moves less, and at which it moves half as much."""
 GAZE_LIMITS: tuple[float, float] = (30.0, 25.0)
 """Largest gaze yaw and pitch relative to the head, degrees."""
 KNEE = 0.7
@@ -100,13 +103,15 @@ def retarget(
     driven[_WEIGHTS] = _weights(generated, own, a)[_WEIGHTS]
 
     deviation = generated[_POSE] * np.float32(0 if controls.still_head else 1)
+    aside = (abs(own[_POSE][0]) - TURNED[0]) / (TURNED[1] - TURNED[0])
+    deviation[:2] *= 1 - 0.5 * np.clip(aside, 0, 1)
     driven[_POSE] = _toward(own[_POSE], deviation, _LIMITS)
 
     # Head motion asked for but not made: the eyes make it instead.
     missing = (own[_POSE] + generated[_POSE] - driven[_POSE])[:2]
     away = own[_POSE][:2] + own[_GAZE]
-    aside = away - np.clip(away, -CONTACT, CONTACT) if controls.gaze else np.zeros_like(away)
-    driven[_GAZE] = _toward(own[_GAZE], generated[_GAZE] + missing - aside, _GAZE_LIMITS)
+    averted = away - np.clip(away, -CONTACT, CONTACT) if controls.gaze else np.zeros_like(away)
+    driven[_GAZE] = _toward(own[_GAZE], generated[_GAZE] + missing - averted, _GAZE_LIMITS)
     look = own[_LOOK] + (_eye_look(driven[_GAZE]) - _eye_look(own[_GAZE]))
     driven[_LOOK] = np.clip(look, np.minimum(own[_LOOK], 0), np.maximum(own[_LOOK], 1))
     return driven

@@ -66,6 +66,17 @@ def test_pose_is_the_photos_plus_the_generated() -> None:
     assert driven["headX"] == pytest.approx(0.1)
 
 
+@pytest.mark.parametrize(("yaw", "share"), [(10, 1.0), (-25, 0.75), (-40, 0.5)])
+def test_a_turned_photo_moves_less_and_looks_the_same_way(yaw: float, share: float) -> None:
+    """The further a photo is turned aside the less its head turns and nods; its eyes make up."""
+    own = _latent(headYaw=yaw)
+    driven = _driven(_latent(headYaw=4, headPitch=-2, headRoll=3), own)
+    assert driven["headYaw"] - yaw == pytest.approx(4 * share, abs=1e-4)
+    assert driven["headPitch"] == pytest.approx(-2 * share, abs=1e-4)
+    assert driven["headRoll"] == pytest.approx(3)
+    assert driven["headYaw"] + driven["gazeYaw"] == pytest.approx(yaw + 4, abs=1e-4)
+
+
 def test_limits_are_soft_and_monotonic() -> None:
     """A head that turns further and further slows down, never stops dead or turns back."""
     own = _latent(headYaw=20)
