@@ -53,12 +53,16 @@ def _centres(size: int, cells: int) -> Tensor:
     return ((torch.arange(cells) + 0.5) * size / cells).long()
 
 
+def _of_cells(plane: Tensor, cells: int) -> Tensor:
+    """Values of a (size, size, ...) plane at the cells' centres, (cells * cells, ...)."""
+    at = _centres(len(plane), cells).to(plane.device)
+    return plane[at[:, None], at[None]].flatten(0, 1)
+
+
 def _owners(frame: Frame, cells: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Pixel centres (n, 2), owning triangle (n,), barycentrics (n, 3), owned (n,) of the cells."""
-    size = len(frame.triangle)
-    at = _centres(size, cells).to(frame.triangle.device)
-    triangle = frame.triangle[at][:, at].reshape(-1)
-    share = frame.barycentric[at][:, at].reshape(-1, 3)
+    triangle, share = (_of_cells(p, cells) for p in (frame.triangle, frame.barycentric))
+    at = _centres(len(frame.triangle), cells).to(triangle.device)
     y, x = torch.meshgrid(at + 0.5, at + 0.5, indexing="ij")
     return torch.stack([x, y], -1).reshape(-1, 2), triangle, share, triangle >= 0
 
@@ -94,7 +98,7 @@ def surface_flow(person: Person, driver: Frame, source: Frame, cells: int) -> tu
     front = source.triangle[y.clamp(0, size - 1), x.clamp(0, size - 1)]
     theirs = torch.where(front >= 0, layers[front.clamp(min=0)], 0)
     visible &= (mine == theirs) | ((mine >= 0) & (theirs <= mine))
-    source_free = _owners(source, cells)[1] < 0
+    source_free = _of_cells(source.triangle, cells) < 0
     visible |= ~owned & source_free
     return flow.T.reshape(2, cells, cells), visible.reshape(cells, cells)
 

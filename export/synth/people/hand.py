@@ -134,9 +134,20 @@ def bent(grip: Grip, elbow: Array) -> Hand:
 @raster.compiled
 def _distance(points, start, stop, radius, soft, out):  # type: ignore[no-untyped-def]
     """Round cones joined by the polynomial smooth minimum."""
+    middle = (start + stop) / 2
+    reach = np.empty(len(start), np.float32)
+    for b in range(len(start)):
+        half = math.sqrt(((stop[b] - start[b]) ** 2).sum()) / 2
+        reach[b] = half + max(radius[b, 0], radius[b, 1]) + soft[b]
     for n in range(points.shape[0]):
         total = np.float32(1e3)
         for b in range(start.shape[0]):
+            off = np.float32(0)
+            for c in range(3):
+                off += (points[n, c] - middle[b, c]) ** 2
+            most = total + reach[b]
+            if most > 0 and off > most * most:  # too far to matter
+                continue
             dot = np.float32(0)
             long = np.float32(1e-9)
             for c in range(3):

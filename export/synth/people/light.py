@@ -100,11 +100,12 @@ def sample_light(rng: np.random.Generator) -> Light:
 
 
 def sphere_directions(count: int, device: torch.device) -> Tensor:
-    """Fibonacci lattice on the sphere, (count, 3)."""
-    k = torch.arange(count, device=device) + 0.5
+    """Fibonacci lattice on the upper half of the sphere, then its opposites, (count, 3)."""
+    k = torch.arange(count // 2, device=device) + 0.5
     height, angle = 1 - 2 * k / count, k * math.pi * (3 - math.sqrt(5))
     ring = (1 - height * height).sqrt()
-    return torch.stack([ring * angle.cos(), height, ring * angle.sin()], -1)
+    upper = torch.stack([ring * angle.cos(), height, ring * angle.sin()], -1)
+    return torch.cat([upper, -upper])
 
 
 def _project(points: Tensor, direction: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -121,16 +122,17 @@ def _project(points: Tensor, direction: Tensor, size: int) -> tuple[Tensor, Tens
 
 
 def _visible(points: Tensor, faces: Tensor, directions: Tensor, size: int, bias: float) -> Tensor:
-    """Which directions each vertex sees, (V, K) 0..1, from one depth map per direction."""
-    seen = []
-    for direction in directions:
+    """Which directions each vertex sees, (V, K) 0..1, from one depth map per pair of opposites."""
+    seen, opposite = [], []
+    for direction in directions[: len(directions) // 2]:
         xy, near = _project(points, direction, size)
-        nearest = raster.depth_map(xy, near, faces, size).reshape(-1)
+        nearest, farthest = raster.depth_range(xy, near, faces, size)
         x, y = xy[:, 0].floor().long(), xy[:, 1].floor().long()
-        inside = (x >= 0) & (x < size) & (y >= 0) & (y < size)
-        found = nearest[y.clamp(0, size - 1) * size + x.clamp(0, size - 1)]
-        seen.append(((near >= found - bias * 0.01) | ~inside).float())
-    return torch.stack(seen, 1)
+        outside = (x < 0) | (x >= size) | (y < 0) | (y >= size)
+        at = y.clamp(0, size - 1) * size + x.clamp(0, size - 1)
+        seen.append(((near >= nearest[at] - bias * 0.01) | outside).float())
+        opposite.append(((near <= farthest[at] + bias * 0.01) | outside).float())
+    return torch.stack(seen + opposite, 1)
 
 
 @dataclass

@@ -17,6 +17,7 @@ from torch import Tensor
 
 compiled = numba.njit(cache=True)
 """Compile a function to machine code on first use, kept on disk."""
+_inlined = numba.njit(cache=True, inline="always")
 
 _INSIDE = -1e-5  # barycentric tolerance, closes cracks between neighbours
 _OPAQUE_ENOUGH = 0.98  # accumulated alpha at which deeper fragments are dropped
@@ -43,7 +44,7 @@ class Fragments:
 
 
 def _candidates(
-    xy: Tensor, depth: Tensor, faces: Tensor, height: int, width: int, chunk: int = 12_000_000
+    xy: Tensor, depth: Tensor, faces: Tensor, height: int, width: int, chunk: int = 4_000_000
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Every (triangle, pixel) hit in chunks: triangle, pixel, barycentrics, 1/z."""
     corner = xy[faces].double()  # (T, 3, 2)
@@ -108,42 +109,73 @@ def _rasterize_tensor(
     return triangle, barycentric, inverse
 
 
+@_inlined
+def _corners(xy, depth, faces, t, height, width):  # type: ignore[no-untyped-def]
+    """A triangle's corners, 1/z of each, 1/area and box of pixels, which is empty if not drawn."""
+    i, j, k = faces[t, 0], faces[t, 1], faces[t, 2]
+    za, zb, zc = depth[i], depth[j], depth[k]
+    ax, ay = np.float64(xy[i, 0]), np.float64(xy[i, 1])
+    bx, by = np.float64(xy[j, 0]), np.float64(xy[j, 1])
+    cx, cy = np.float64(xy[k, 0]), np.float64(xy[k, 1])
+    area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
+    if za <= 0 or zb <= 0 or zc <= 0 or abs(area) <= 1e-9:
+        return ax, ay, bx, by, cx, cy, za, zb, zc, 0.0, 0, -1, 0, -1
+    x0 = max(0, int(np.ceil(min(ax, bx, cx) - 0.5)))
+    x1 = min(width - 1, int(np.floor(max(ax, bx, cx) - 0.5)))
+    y0 = max(0, int(np.ceil(min(ay, by, cy) - 0.5)))
+    y1 = min(height - 1, int(np.floor(max(ay, by, cy) - 0.5)))
+    return ax, ay, bx, by, cx, cy, za, zb, zc, 1.0 / area, x0, x1, y0, y1
+
+
+@_inlined
+def _weights(ax, ay, bx, by, cx, cy, inv, x, y):  # type: ignore[no-untyped-def]
+    """Barycentric coordinates of a pixel's centre on the screen; covered from _INSIDE on."""
+    fx, fy = x + 0.5, y + 0.5
+    w0 = ((bx - fx) * (cy - fy) - (by - fy) * (cx - fx)) * inv
+    w1 = ((cx - fx) * (ay - fy) - (cy - fy) * (ax - fx)) * inv
+    return w0, w1, 1.0 - w0 - w1
+
+
 @compiled
-def _scan(xy, depth, faces, height, width, triangle, barycentric, inverse, want):  # type: ignore[no-untyped-def]
+def _scan(xy, depth, faces, height, width, triangle, barycentric, inverse):  # type: ignore[no-untyped-def]
     for t in range(faces.shape[0]):
-        i, j, k = faces[t, 0], faces[t, 1], faces[t, 2]
-        za, zb, zc = depth[i], depth[j], depth[k]
-        if za <= 0 or zb <= 0 or zc <= 0:
-            continue
-        ax, ay = np.float64(xy[i, 0]), np.float64(xy[i, 1])
-        bx, by = np.float64(xy[j, 0]), np.float64(xy[j, 1])
-        cx, cy = np.float64(xy[k, 0]), np.float64(xy[k, 1])
-        area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
-        if abs(area) <= 1e-9:
-            continue
-        x0 = max(0, int(np.ceil(min(ax, bx, cx) - 0.5)))
-        x1 = min(width - 1, int(np.floor(max(ax, bx, cx) - 0.5)))
-        y0 = max(0, int(np.ceil(min(ay, by, cy) - 0.5)))
-        y1 = min(height - 1, int(np.floor(max(ay, by, cy) - 0.5)))
-        inv = 1.0 / area
+        ax, ay, bx, by, cx, cy, za, zb, zc, inv, x0, x1, y0, y1 = _corners(
+            xy, depth, faces, t, height, width
+        )
         for y in range(y0, y1 + 1):
-            fy = y + 0.5
             for x in range(x0, x1 + 1):
-                fx = x + 0.5
-                w0 = ((bx - fx) * (cy - fy) - (by - fy) * (cx - fx)) * inv
-                w1 = ((cx - fx) * (ay - fy) - (cy - fy) * (ax - fx)) * inv
-                w2 = 1.0 - w0 - w1
-                if w0 < -1e-5 or w1 < -1e-5 or w2 < -1e-5:
+                w0, w1, w2 = _weights(ax, ay, bx, by, cx, cy, inv, x, y)
+                if w0 < _INSIDE or w1 < _INSIDE or w2 < _INSIDE:
                     continue
                 z = w0 * za + w1 * zb + w2 * zc
                 p = y * width + x
                 if z > inverse[p]:
                     inverse[p] = z
-                    if want:
-                        triangle[p] = t
-                        barycentric[p, 0] = w0 * za / z
-                        barycentric[p, 1] = w1 * zb / z
-                        barycentric[p, 2] = w2 * zc / z
+                    triangle[p] = t
+                    barycentric[p, 0] = w0 * za / z
+                    barycentric[p, 1] = w1 * zb / z
+                    barycentric[p, 2] = w2 * zc / z
+
+
+@compiled
+def _scan_depth(xy, depth, faces, size, nearest, farthest):  # type: ignore[no-untyped-def]
+    """Largest and, if ``farthest`` is not empty, least depth per pixel."""
+    both = len(farthest) > 0
+    for t in range(faces.shape[0]):
+        ax, ay, bx, by, cx, cy, za, zb, zc, inv, x0, x1, y0, y1 = _corners(
+            xy, depth, faces, t, size, size
+        )
+        for y in range(y0, y1 + 1):
+            for x in range(x0, x1 + 1):
+                w0, w1, w2 = _weights(ax, ay, bx, by, cx, cy, inv, x, y)
+                if w0 < _INSIDE or w1 < _INSIDE or w2 < _INSIDE:
+                    continue
+                z = w0 * za + w1 * zb + w2 * zc
+                p = y * size + x
+                if z > nearest[p]:
+                    nearest[p] = z
+                if both and z < farthest[p]:
+                    farthest[p] = z
 
 
 def rasterize(xy: Tensor, inverse_depth: Tensor, faces: Tensor, height: int, width: int) -> Surface:
@@ -163,7 +195,6 @@ def rasterize(xy: Tensor, inverse_depth: Tensor, faces: Tensor, height: int, wid
             triangle,
             barycentric,
             inverse,
-            True,
         )
         found = tuple(torch.from_numpy(a) for a in (triangle, barycentric, inverse))  # type: ignore[assignment]
     triangle_, barycentric_, inverse_ = found
@@ -174,7 +205,7 @@ def rasterize(xy: Tensor, inverse_depth: Tensor, faces: Tensor, height: int, wid
     )
 
 
-_NOTHING = (np.zeros(0, np.int64), np.zeros((0, 3), np.float32))
+_NOTHING = np.zeros(0, np.float32)
 
 
 def depth_map(xy: Tensor, nearness: Tensor, faces: Tensor, size: int) -> Tensor:
@@ -185,8 +216,23 @@ def depth_map(xy: Tensor, nearness: Tensor, faces: Tensor, size: int) -> Tensor:
             nearest.scatter_reduce_(0, pixel, z, "amax")
         return nearest.reshape(size, size)
     out = np.zeros(size * size, np.float32)
-    _scan(xy.numpy(), nearness.numpy(), faces.numpy(), size, size, *_NOTHING, out, False)
+    _scan_depth(xy.numpy(), nearness.numpy(), faces.numpy(), size, out, _NOTHING)
     return torch.from_numpy(out).reshape(size, size)
+
+
+def depth_range(xy: Tensor, nearness: Tensor, faces: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Largest and least ``nearness`` per pixel, (size * size,) each; 0 and infinity = empty."""
+    if xy.is_cuda:
+        nearest = torch.zeros(size * size, device=xy.device)
+        farthest = torch.full((size * size,), torch.inf, device=xy.device)
+        for _, pixel, _, z in _candidates(xy, nearness, faces, size, size):
+            nearest.scatter_reduce_(0, pixel, z, "amax")
+            farthest.scatter_reduce_(0, pixel, z, "amin")
+        return nearest, farthest
+    near = np.zeros(size * size, np.float32)
+    far = np.full(size * size, np.inf, np.float32)
+    _scan_depth(xy.numpy(), nearness.numpy(), faces.numpy(), size, near, far)
+    return torch.from_numpy(near), torch.from_numpy(far)
 
 
 @compiled
@@ -199,29 +245,13 @@ def _collect(xy, depth, faces, uv, style, first, second, fixed, behind, height, 
     alpha = np.empty(capacity, np.float32)
     n = 0
     for t in range(faces.shape[0]):
-        i, j, k = faces[t, 0], faces[t, 1], faces[t, 2]
-        za, zb, zc = depth[i], depth[j], depth[k]
-        if za <= 0 or zb <= 0 or zc <= 0:
-            continue
-        ax, ay = np.float64(xy[i, 0]), np.float64(xy[i, 1])
-        bx, by = np.float64(xy[j, 0]), np.float64(xy[j, 1])
-        cx, cy = np.float64(xy[k, 0]), np.float64(xy[k, 1])
-        area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
-        if abs(area) <= 1e-9:
-            continue
-        x0 = max(0, int(np.ceil(min(ax, bx, cx) - 0.5)))
-        x1 = min(width - 1, int(np.floor(max(ax, bx, cx) - 0.5)))
-        y0 = max(0, int(np.ceil(min(ay, by, cy) - 0.5)))
-        y1 = min(height - 1, int(np.floor(max(ay, by, cy) - 0.5)))
-        inv = 1.0 / area
+        ax, ay, bx, by, cx, cy, za, zb, zc, inv, x0, x1, y0, y1 = _corners(
+            xy, depth, faces, t, height, width
+        )
         for y in range(y0, y1 + 1):
-            fy = y + 0.5
             for x in range(x0, x1 + 1):
-                fx = x + 0.5
-                w0 = ((bx - fx) * (cy - fy) - (by - fy) * (cx - fx)) * inv
-                w1 = ((cx - fx) * (ay - fy) - (cy - fy) * (ax - fx)) * inv
-                w2 = 1.0 - w0 - w1
-                if w0 < -1e-5 or w1 < -1e-5 or w2 < -1e-5:
+                w0, w1, w2 = _weights(ax, ay, bx, by, cx, cy, inv, x, y)
+                if w0 < _INSIDE or w1 < _INSIDE or w2 < _INSIDE:
                     continue
                 z = w0 * za + w1 * zb + w2 * zc
                 p = y * width + x
@@ -400,7 +430,9 @@ def _fragments_tensor(
     behind: Tensor,
 ) -> Fragments:
     height, width = behind.shape
-    parts = []
+    empty = torch.zeros(0, dtype=torch.int64, device=xy.device)
+    none = torch.zeros(0, device=xy.device)
+    parts = [(empty, empty, none.reshape(0, 3), none, none)]
     for t, pixel, share, z in _candidates(xy, depth, faces, height, width):
         at = interpolate_corners(uv, t, share)
         alpha = torch.full_like(z, fixed)

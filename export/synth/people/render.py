@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -48,8 +49,15 @@ class Scene:
 
 
 def _blur(image: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur of (1, C, R, R)."""
+    """Gaussian blur of (1, C, R, R), zero outside."""
     radius = max(1, int(3 * sigma))
+    if not image.is_cuda:
+        import cv2
+
+        side, border = 2 * radius + 1, cv2.BORDER_CONSTANT
+        planes = image[0].contiguous().numpy()
+        soft = [cv2.GaussianBlur(p, (side, side), sigma, borderType=border) for p in planes]
+        return torch.from_numpy(np.stack(soft))[None]
     k = torch.arange(-radius, radius + 1, device=image.device)
     g = torch.exp(-(k**2) / (2 * sigma * sigma))
     g = (g / g.sum()).view(1, 1, 1, -1).expand(image.shape[1], 1, 1, -1)
@@ -207,9 +215,14 @@ def _add_blended(
 
 def reduced(image: Tensor, size: int) -> Tensor:
     """Area-average an (R, R, 3) image to (size, size, 3)."""
-    grid = image.permute(2, 0, 1)[None]
     if image.is_cuda:
-        return F.adaptive_avg_pool2d(grid, size)[0].permute(1, 2, 0)
+        step = len(image) / size
+        edge = torch.arange(size, device=image.device)[:, None] * step
+        cell = torch.arange(len(image), device=image.device)[None]
+        # How much of each source pixel lies in each of the target's.
+        part = torch.minimum(cell + 1, edge + step) - torch.maximum(cell + 0 * edge, edge)
+        part = part.clamp(min=0) / step
+        return torch.einsum("ip,pqc,jq->ijc", part, image, part)
     import cv2
 
     return torch.from_numpy(cv2.resize(image.numpy(), (size, size), interpolation=cv2.INTER_AREA))

@@ -323,7 +323,7 @@ def _younger(rng: np.random.Generator, pack: Pack, traits: Traits) -> Traits:
     if chosen:
         drawn = ["young_darkskinned_male"] * 2
     hair = traits.hair_colour
-    if hair.mean() > 0.25 and hair.std() < 0.02:  # no grey children
+    if hair.mean() > 0.08 and hair.max() < 1.2 * hair.min():  # no grey children
         hair = np.asarray(HAIR_COLOURS["dark brown"], np.float32)
     styles = FEMALE_HAIR if traits.female else ("short01", "short02", "short04", "short04")
     bare = traits.hair == "none" and traits.cap is None and traits.scarf is None

@@ -167,6 +167,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _work(options: argparse.Namespace, numbers: range) -> None:
     """Write the missing shards of ``numbers``, telling progress on stderr."""
     torch.set_num_threads(1)
+    torch.backends.cudnn.allow_tf32 = False  # blurred light in full precision, as on the CPU
     pack = asset.load(options.pack)
     todo = [n for n in numbers if not path_of(options.out, n).exists()]
     start = time.perf_counter()
