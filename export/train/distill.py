@@ -14,7 +14,7 @@ import argparse
 import copy
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -29,6 +29,8 @@ from .motion_loss import Constants, MotionNet, advance, hear, prepare, spread_sc
 
 KNOTS = (1.0, 0.75, 0.5, 0.25, 0.0)
 """Times at which few-step samplers evaluate the network."""
+LIDS = 1
+"""Index of the lids among the groups of ``Constants``."""
 ENERGY = 0.02
 """Weight of the spread's score. Its gradient is noisier than the others': at 0.2 it alone moved the
 weights, and within minutes narrowed the pose range."""
@@ -138,6 +140,8 @@ def distillation_loss(
     ``audio`` (B, T, A), ``previous`` (B, T, L), ``conditions`` (B, 1, C) with the guidance.
     """
     student, device = net.denoise, audio.device
+    # Lids stay as they are: a blink is the rarest of steps, and many small ones make too many.
+    c = replace(c, weight=c.weight * (1 - c.groups[LIDS]))
     told = conditions.clone()
     told[..., GUIDANCE] = 0
     scale = 1 + conditions[..., GUIDANCE : GUIDANCE + 1]
