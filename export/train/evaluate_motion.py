@@ -1,9 +1,10 @@
 """``python -m vivant.export.train.evaluate_motion``: one table of how a checkpoint moves a face.
 
 Each column is a sampler: the many-step teacher (Euler steps of the instantaneous velocity) and the
-same weights in four, two and one steps; the first column is what real talkers or the training
-motion measure. Rows cover lips on real, phone-aligned speech and tracked mouths, stillness where
-nobody speaks, head, eyes, diversity, commands and drift. Also writes ``evaluation.json`` and plots.
+same weights, or those distilled from it, in four, two and one steps; the first column is what real
+talkers or the training motion measure. Rows cover lips on real, phone-aligned speech and tracked
+mouths, stillness where nobody speaks, head, eyes, diversity, commands and drift. Also writes
+``evaluation.json`` and plots.
 """
 
 from __future__ import annotations
@@ -359,8 +360,8 @@ def plot(path: Path, one: Recording, columns: dict[str, Array]) -> None:
 
 def evaluate(args: argparse.Namespace) -> tuple[Table, list[str]]:
     """Fill the table; writes plots to ``args.out``."""
-    content = read_checkpoint(Path(args.checkpoint))
-    net, known = restore(content, args.weights)
+    students = read_checkpoint(Path(args.checkpoint))
+    teachers = read_checkpoint(Path(args.teacher)) if args.teacher else students
     recordings = load_real(Path(args.real))
     clips = list(load_grid(Path(args.grid))) if args.grid else []
     heard = [r for r in recordings if r.reference is not None]
@@ -377,6 +378,8 @@ def evaluate(args: argparse.Namespace) -> tuple[Table, list[str]]:
         if args.only and sampler.name not in args.only:
             continue
         print(f"{sampler.name} ...", file=sys.stderr, flush=True)
+        content = teachers if sampler == SAMPLERS[0] else students
+        net, known = restore(content, args.weights)
         guided = content.get("guidance") == "condition"
         subject = Subject(net, known, sampler, args.noise_correlation, guided)
         columns.append(sampler.name)
@@ -410,6 +413,7 @@ def main(argv: list[str] | None = None) -> None:
     """Evaluate; the table goes to standard output."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--checkpoint", required=True)
+    parser.add_argument("--teacher", help="checkpoint that takes the 16 steps, before distillation")
     parser.add_argument("--heldout", required=True, help="folder of speech_9*.npz")
     parser.add_argument("--real", required=True, help="folder of real recordings")
     parser.add_argument("--grid", help="folder of audiovisual clips with tracked mouths")
