@@ -84,7 +84,7 @@ def _turned(direction: Array, side: Array, degrees: float) -> Array:
 def bent(grip: Grip, elbow: Array) -> Hand:
     """A hand in a grip; ``elbow`` (3,) is where the forearm ends."""
     bones: list[tuple[Array, Array, float, float, float]] = []
-    nails = []
+    nails: list[tuple[int, Array]] = []
 
     def bone(a: Array, b: Array, ra: float, rb: float, soft: float) -> None:
         bones.append((np.asarray(a, np.float32), np.asarray(b, np.float32), ra, rb, soft))

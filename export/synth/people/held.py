@@ -211,17 +211,20 @@ def _arm(
     return frame, place
 
 
+def _lattice(rows: int, sides: int) -> NDArray[np.int64]:
+    """Triangles between closed rings of ``sides`` points each, seen from where they run around."""
+    i, k = np.meshgrid(np.arange(rows - 1), np.arange(sides), indexing="ij")
+    a, b = i * sides + k, i * sides + (k + 1) % sides
+    pair = [np.stack([a, b, a + sides], -1), np.stack([b, b + sides, a + sides], -1)]
+    return np.concatenate(pair).reshape(-1, 3).astype(np.int64)
+
+
 def _turned_solid(profile: Array, sides: int = 28) -> Mesh:
-    """A solid of revolution about y of a profile (n, 2): radius, height."""
+    """A solid of revolution about y; its profile (n, 2), radius and height, runs upward outside."""
     turn = np.arange(sides) * 2 * np.pi / sides
     ring = np.stack([np.cos(turn), np.zeros(sides), np.sin(turn)], 1)
     points = profile[:, :1, None] * ring[None] + np.array([0, 1, 0]) * profile[:, 1:, None]
-    i, k = np.meshgrid(np.arange(len(profile) - 1), np.arange(sides), indexing="ij")
-    a, b = i * sides + k, i * sides + (k + 1) % sides
-    faces = np.concatenate(
-        [np.stack([a, a + sides, b], -1), np.stack([b, a + sides, b + sides], -1)]
-    )
-    return points.reshape(-1, 3).astype(np.float32), faces.reshape(-1, 3).astype(np.int64)
+    return points.reshape(-1, 3).astype(np.float32), _lattice(len(profile), sides)[:, ::-1]
 
 
 def _box(half: Array, corner: float = 0.8) -> Mesh:
@@ -234,10 +237,7 @@ def _box(half: Array, corner: float = 0.8) -> Mesh:
     for shrink, z in ((0.0, -1), (0.97, -1), (1.0, -0.5), (1.0, 0.5), (0.97, 1), (0.0, 1)):
         rows.append(np.stack([x * shrink, y * shrink, np.full(40, z * half[2])], 1))
     points = np.concatenate(rows).astype(np.float32)
-    i, k = np.meshgrid(np.arange(5), np.arange(40), indexing="ij")
-    a, b = i * 40 + k, i * 40 + (k + 1) % 40
-    faces = np.concatenate([np.stack([a, b, a + 40], -1), np.stack([b, b + 40, a + 40], -1)])
-    return points, faces.reshape(-1, 3).astype(np.int64)
+    return points, _lattice(6, 40)
 
 
 def _cup(parts: _Parts, rng: np.random.Generator, head: Array, size: float) -> None:
@@ -265,7 +265,7 @@ def _cup(parts: _Parts, rng: np.random.Generator, head: Array, size: float) -> N
     fingers = np.cross(-palm, up)
     frame = np.stack([up, unit_rows(fingers), -unit_rows(palm)], 1)
     # The cup's axis lies along the hand's x, before the palm.
-    upright = np.stack([frame[:, 1], frame[:, 0], frame[:, 2]], 1)
+    upright = np.stack([frame[:, 1], frame[:, 0], -frame[:, 2]], 1)
     parts.thing((cup @ upright.T + centre, faces), 1, 0.0)
     if rng.random() < 0.35:  # a sleeve of cardboard, a stripe
         band = _turned_solid(
@@ -323,7 +323,7 @@ def _microphone(parts: _Parts, rng: np.random.Generator, head: Array, size: floa
     top = np.array([rng.uniform(-3, 4), rng.uniform(-13, -5), rng.uniform(14.5, 18)], np.float32)
     down = unit_rows(np.array([rng.uniform(0.0, 0.5), -1.0, rng.uniform(-0.1, 0.3)], np.float32))
     ball = rng.uniform(2.0, 2.7)
-    turn = np.linspace(0.05, np.pi - 0.4, 10)
+    turn = np.linspace(np.pi - 0.4, 0.05, 10)
     globe = _turned_solid(np.stack([ball * np.sin(turn), ball * np.cos(turn)], 1))
     side = unit_rows(np.cross(down, np.array([0.0, 0.0, 1.0])))
     basis = np.stack([side, -down, np.cross(side, -down)], 1)
@@ -397,11 +397,6 @@ def _collar(parts: _Parts, rng: np.random.Generator, head: Array) -> None:
         z = 1.0 + np.where(np.cos(turn) > 0, deep - 1.0, 9.0) * np.cos(turn) + fold * np.cos(turn)
         rings.append(np.stack([x, height + 0.3 * fold, z], 1))
     grid = np.stack(rings)
-    i, k = np.meshgrid(np.arange(rows - 1), np.arange(around), indexing="ij")
-    a, b = i * around + k, i * around + (k + 1) % around
-    faces = np.concatenate(
-        [np.stack([a, b, a + around], -1), np.stack([b, b + around, a + around], -1)]
-    )
     points = grid.reshape(-1, 3).astype(np.float32)
     at = np.stack(
         [
@@ -411,7 +406,7 @@ def _collar(parts: _Parts, rng: np.random.Generator, head: Array) -> None:
         1,
     )
     share = 0.35 * keypoints.rigid_weight(points)
-    parts.add((points, faces.reshape(-1, 3).astype(np.int64)), at, asset.HELD, share)
+    parts.add((points, _lattice(rows, around)), at, asset.HELD, share)
 
 
 def lock(head: Array, seed: int, side: float) -> tuple[Array, NDArray[np.int64], Array]:
