@@ -165,8 +165,8 @@ class _OpenCV:
     def __init__(self, photo: Image, cv2: Any) -> None:
         height, width = photo.shape[:2]
         self._cv2, self._photo, self._size = cv2, _doubled(photo), (width, height)
-        x, y = (2 * np.arange(side, dtype=np.float32) for side in (width, height))
-        x, y = np.meshgrid(x, y)
+        columns, rows = (2 * np.arange(side, dtype=np.float32) for side in (width, height))
+        x, y = np.meshgrid(columns, rows)
         self._identity_x, self._identity_y = x, y
         self._x, self._y = np.empty_like(x), np.empty_like(y)
         self._map = np.empty((height, width, 2), np.int16)
