@@ -227,17 +227,17 @@ def face_loss(
     close = resize(torch.maximum(mouth, eyes), PAINT)
     need = torch.clamp(hidden + inside + 0.5 * close, 0, 1) * weight256 + 0.01
     painted = average(robust(paint - target, 0.01), need) + 0.5 * gradient_l1(paint, target, need)
-    # The photo has twice the paint's resolution: where its warp is right, it is to be kept. Where
-    # it is wrong though seen, light has moved, and a little black or white paint shades it.
-    wrong = F.avg_pool2d((warped.detach() - target).abs().mean(1, keepdim=True), 5, 1, 2)
-    right = torch.exp(-wrong / 0.04)
-    free = (1 - 0.9 * torch.clamp(close + inside, 0, 1)) * torch.maximum(right, hidden)
+    tone = F.avg_pool2d((out - target) * weight256, 16) / F.avg_pool2d(weight256, 16)
+    free = 1 - 0.9 * torch.clamp(close + inside, 0, 1)
     unsure = F.binary_cross_entropy(
         occlusion.clamp(1e-4, 1 - 1e-4), hidden, weight=free, reduction="mean"
     )
-    lazy = average(occlusion * right, 0.3 + 2 * close)
+    # The photo has twice the paint's resolution: where its warp is right, it is to be kept.
+    wrong = F.avg_pool2d((warped.detach() - target).abs().mean(1, keepdim=True), 5, 1, 2)
+    lazy = average(occlusion * torch.exp(-wrong / 0.04), 0.3 + 2 * close)
     total = total + 1.0 * flow_loss + 1.0 * first_loss + 0.02 * rough
-    total = total + 12 * light + 8 * sharp + 6 * painted + 0.25 * unsure + 1.5 * lazy
+    total = total + 12 * light + 8 * sharp + 16 * robust(tone, 0.01).mean()
+    total = total + 6 * painted + 0.25 * unsure + 1.5 * lazy
     error = (out.detach() - target) ** 2
     face = resize(((segment != 0) & (segment != 3)).float()[:, None], PAINT)
     epe = ((flow.detach() - batch["flow"]) * FRAME).norm(dim=1, keepdim=True)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from vivant.export.nets.pose import load_rig, rotation
 
-Array = NDArray[np.generic]
+Array = np.ndarray
 Floats = NDArray[np.float64]
 
 FOCAL = 2.6
