@@ -217,8 +217,8 @@ class KeyShadow:
         return (near[:, None] >= self.nearest[y * self.size + x] - bias).float().mean(1, True)
 
 
-def key_shadow(posed: Posed, faces: Tensor, light: Light, size: int = 704) -> KeyShadow:
-    """Render the key light's depth map."""
+def key_shadow(posed: Posed, faces: Tensor, light: Light, size: int) -> KeyShadow:
+    """Render the key light's depth map, (size, size)."""
     direction = torch.tensor(light.key, device=posed.vertices.device)
     xy, near = _project(posed.vertices, direction, size)
     return KeyShadow(light, raster.depth_map(xy, near, faces, size).reshape(-1), size)

@@ -110,7 +110,9 @@ def render(scene: Scene, posed: Posed) -> Frame:
     attributes = torch.cat(
         [posed.vertices, normals, ambient, openness, person.mouth_light[:, None]], 1
     )
-    shadow = lighting.key_shadow(posed, person.faces_cast, light)
+    # Cells of a millimetre where pixels are as wide, finer ones for larger pictures.
+    cells = 512 if size <= 400 else 704
+    shadow = lighting.key_shadow(posed, person.faces_cast, light, cells)
     eye = scene.camera.position(device)
     pixel = (surface.triangle.reshape(-1) >= 0).nonzero().squeeze(1)
     triangle = surface.triangle.reshape(-1)[pixel]
