@@ -227,11 +227,14 @@ def test_held_out_people_are_never_trained_on(tmp_path: Path) -> None:
 
 
 def test_same_seed_same_batch(tmp_path: Path) -> None:
-    """Batches depend on seed and step alone, and another seed gives another batch."""
+    """Batches depend on seed and step alone, not on the threads that make them, and another seed
+    gives another batch."""
     write_people(tmp_path, (1, 2, 3))
     first, again, other = (next(People(tmp_path, seed).batches(2))["motion"] for seed in (5, 5, 6))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+    crowd = next(People(tmp_path, 5, workers=3).batches(2))["motion"]
+    assert torch.equal(first, crowd)
 
 
 def test_bad_shard_is_named(tmp_path: Path) -> None:

@@ -183,6 +183,7 @@ def train(options: argparse.Namespace) -> None:
         options.seed,
         options.drivers,
         extra=1 if options.renderer else options.extra,
+        workers=options.workers,
         rank=rank,
         world=world,
     )
@@ -311,6 +312,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=90.0)
     parser.add_argument("--steps", type=int, default=0, help="stop after so many steps, 0: never")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=1, help="threads that make samples")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--sources", type=int, default=4, help="source photos a batch")

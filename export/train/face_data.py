@@ -10,6 +10,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from zipfile import BadZipFile
@@ -398,6 +399,8 @@ class People:
     world: int = 1
     fixed: list[Path] | None = None
     """Exactly these persons, instead of the folder's training part."""
+    workers: int = 1
+    """Threads that make the samples of a batch, which is the same with any number."""
     known: int = 0
     """How many persons the last listing found."""
 
@@ -416,15 +419,17 @@ class People:
         """
         step = start
         pile = Pile(self.listed, load_person, self.folder)
-        while True:
-            rng = np.random.default_rng((self.seed, self.rank, step))
-            pile.failures = 0
-            samples = [
-                make_sample(pile.draw(rng), rng, self.drivers, self.augment, self.extra)
-                for _ in range(sources)
-            ]
-            yield collate(samples)
-            step += 1
+
+        def sample(person: dict[str, Array], rng: np.random.Generator) -> dict[str, Array]:
+            return make_sample(person, rng, self.drivers, self.augment, self.extra)
+
+        with ThreadPoolExecutor(self.workers) as crew:
+            while True:
+                rng = np.random.default_rng((self.seed, self.rank, step))
+                pile.failures = 0
+                persons = [pile.draw(rng) for _ in range(sources)]
+                yield collate(list(crew.map(sample, persons, rng.spawn(sources))))
+                step += 1
 
 
 @dataclass
