@@ -57,9 +57,9 @@ EYES_TO_MOUTH = 1.25
 """Upper range of frontal eyes-to-mouth distances, IPD; beyond it the eyes are foreshortened."""
 UPRIGHT = 15.0
 """In-plane rotation a portrait keeps, degrees."""
-CLOSER, ASIDE = 1.15, 0.05
-"""Most a portrait is enlarged, and moved in fractions of the frame, to stay within its photo: the
-face network was trained up to 1.2 and 0.06, and `align` errs by about the rest."""
+CLOSER, ASIDE = 1.25, 0.05
+"""Most a portrait is enlarged, and moved in fractions of the frame, to stay within its photo. On
+people held out, keypoints and frames are as good at 1.3 times, and pitch is .7 degrees worse."""
 
 
 @dataclass(frozen=True)
@@ -340,7 +340,7 @@ def fit(face: Face, framing: Framing, shape: tuple[int, ...]) -> Framing:
     before = face.eyes / face.interpupillary  # of the photo on either side of the eyes, IPD
     after = np.subtract(shape[1::-1], face.eyes) / face.interpupillary
     best, most = framing, 0.0
-    for zoom in np.linspace(1, CLOSER, 16):
+    for zoom in np.linspace(1, CLOSER, 26):
         ipd = framing.interpupillary * float(zoom)
         middle = np.array(framing.eyes)
         wanted = np.minimum(middle * (1, zoom), middle + ASIDE)

@@ -169,7 +169,7 @@ def test_a_closer_portrait_keeps_the_room_above_the_head() -> None:
     fitted = portrait.fit(face, asked, (320, 225))
     above = [framing.eyes[1] / framing.interpupillary for framing in (asked, fitted)]
     assert fitted.interpupillary > 1.1 * asked.interpupillary
-    assert above[1] > 0.96 * above[0]
+    assert above[1] > 0.88 * above[0]
 
 
 @pytest.mark.parametrize("roll", [-45, -20, 20, 45, 90, -90, 180])
