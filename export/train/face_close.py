@@ -123,9 +123,7 @@ def train(options: argparse.Namespace) -> None:
     critics = [Critic().to(device), Critic(24).to(device)]
     judges = [p for critic in critics for p in critic.parameters()]
     judging = torch.optim.Adam(judges, lr=options.rate, betas=(0.5, 0.98))
-    people = People(
-        Path(options.data), options.seed + 1, DRIVERS, extra=1, workers=options.workers
-    )
+    people = People(Path(options.data), options.seed + 1, DRIVERS, extra=1, workers=options.workers)
     regions = Regions(device)
     begin = saved = time.monotonic()
     sums, count = torch.zeros(3, device=device), 0
