@@ -389,13 +389,13 @@ def test_a_stream_is_pulled_to_rest_to_commands_and_to_emotions(tmp_path: Path) 
 
 @torch.no_grad()
 def test_a_blink_begins_by_rare_noise_when_the_lids_are_open() -> None:
-    """About 9 a minute begin; the same at every step, and none while the lids are down."""
+    """One in some minutes begins; the same at every step, and none while the lids are down."""
     net = small_denoise()
     torch.manual_seed(0)
     z, one = torch.randn(50000, 126), torch.ones(50000, 1)
     lids_open = torch.zeros(50000, 126)
     begun = float(net.blink(z, one, lids_open).mean()) * 25 * 60
-    assert 6 < begun < 13
+    assert 0.1 < begun < 0.8
     later = net.blink(0.5 * z, 0.5 * one, lids_open)  # as noise is left at half the time
     assert torch.equal(later, net.blink(z, one, lids_open))
     assert not net.blink(z, one, lids_open + 1).any()

@@ -74,8 +74,9 @@ SHORTEST = 1 / 16 + 1e-3
 """Steps up to this length are those of the many-step teacher."""
 MIN_STEP = 1e-3
 """Shortest step of the sampler's time."""
-BLINK_CHANCE = 2.5
-"""Noise above which a blink begins: 0.6 % of ticks, 9 a minute beside those that are learnt."""
+BLINK_CHANCE = 3.5
+"""Noise above which a blink begins: 0.02 % of ticks, one in three minutes beside those that are
+learnt, so that no stream ends without."""
 LATE, LIDS = 63, 0
 """Numbers of a motion frame, and the index of ``eyeBlinkLeft`` in it."""
 CUES = 2
