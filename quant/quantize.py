@@ -387,7 +387,7 @@ def recordings(args: argparse.Namespace, bundle: Bundle) -> tuple[Recording, Rec
         recording = calibrate.load(args.calibration, bundle)
     else:
         recording = calibrate.record(encode, people, args.count)
-    return recording, calibrate.record(encode, others, args.held_count, seed=1, far=1.0)
+    return recording, calibrate.record(encode, others, args.held_count, seed=1)
 
 
 def graph_of(checkpoint: Path, recording: Recording) -> bytes:

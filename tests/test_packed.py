@@ -68,3 +68,10 @@ def test_training_goes_on_from_what_is_shipped(stage: str, tmp_path: Path) -> No
     got = reference(module, inputs, list(wanted))
     assert min(psnr(wanted[name], got[name]) for name in wanted) > 40
     assert all(np.isfinite(value).all() for value in got.values())
+
+
+def test_packed_motion_is_guided_as_the_bundle_is(tmp_path: Path) -> None:
+    """What guidance means to a network, one pass or two, travels with its weights."""
+    unpack(START / "motion.npz", tmp_path / "start.pt")
+    said = load_motion(tmp_path / "start.pt")[2]["sampler"]["guidance"]
+    assert said == Bundle.open(default_path()).manifest.sampler.guidance

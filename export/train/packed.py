@@ -29,7 +29,7 @@ from vivant.export.eight_bits import eight_bits
 LEAST = 16384
 """Elements from which a matrix or kernel is kept in 8 bits. The last layers have fewer; that of
 ``encode``'s motion code loses it 30 dB in 8 bits."""
-KEPT = ("kind", "listen", "denoise", "statistics", "schedule", "average")
+KEPT = ("kind", "listen", "denoise", "statistics", "schedule", "guidance", "average")
 """What of a checkpoint is packed: what builds the network, and its averaged weights."""
 
 
