@@ -13,7 +13,6 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 from PIL import ImageDraw
 
-from vivant.audio import RATE, load_audio
+from vivant.audio import RATE, embedded_speech, load_audio
 from vivant.cli import run_module
 from vivant.composite import Compositor
 from vivant.errors import PhotoError, UsageError
@@ -167,8 +166,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     files = sorted(path for path in args.photos.iterdir() if path.suffix.lower() in KINDS)
     if not files:
         raise UsageError("no photos", expected=", ".join(KINDS), got=str(args.photos))
-    embedded = resources.files("vivant.default").joinpath("speech.flac").read_bytes()
-    sound = load_audio(args.sound or embedded).samples[: round(args.seconds * RATE)]
+    sound = load_audio(args.sound).samples if args.sound else embedded_speech()
+    sound = sound[: round(args.seconds * RATE)]
     args.out.mkdir(parents=True, exist_ok=True)
     rows = {}
     with open_session(bundle=args.bundle, backend=args.backend, threads=args.threads) as session:

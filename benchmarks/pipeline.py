@@ -18,7 +18,7 @@ from importlib import resources
 
 import numpy as np
 
-from vivant.audio import RATE, load_audio
+from vivant.audio import RATE, embedded_speech
 from vivant.bundle import Bundle
 from vivant.devices.probe import machine, probe
 from vivant.errors import BackendError
@@ -128,12 +128,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     usable = [name for name in LADDER if not probe(name.partition(":")[0]).reason]
     default = resources.files("vivant.default")
-    sound = load_audio((default / "speech.flac").read_bytes()).samples
     rows = compare(
         Bundle.open(args.bundle),
         usable,
         (default / "portrait.jpg").read_bytes(),
-        sound[: round(args.seconds * RATE)],
+        embedded_speech()[: round(args.seconds * RATE)],
         rounds=args.rounds,
         fps=args.fps,
     )

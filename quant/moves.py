@@ -16,11 +16,10 @@ import math
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib import resources
 
 import numpy as np
 
-from vivant.audio import load_audio
+from vivant.audio import embedded_speech
 from vivant.backends import Options, Signature, load_backend
 from vivant.bundle import Bundle
 from vivant.errors import BundleError
@@ -49,20 +48,15 @@ BACKENDS = {"onnx": "onnxruntime", "openvino": "openvino", "coreml": "coreml"}
 """Where an artifact of each format runs."""
 
 
-def speech() -> Array:
-    """The embedded sentence, (n,) mono at 16 kHz."""
-    return load_audio((resources.files("vivant.default") / "speech.flac").read_bytes()).samples
-
-
 class Judge:
     """The motion that a bundle's floating-point graphs make of a recording, to compare with."""
 
     def __init__(
         self, bundle: Bundle, sound: Array | None = None, backend: str = "onnxruntime"
     ) -> None:
-        """``sound``: (n,) mono at 16 kHz (default: ``speech``)."""
+        """``sound``: (n,) mono at 16 kHz (default: the embedded sentence)."""
         self._bundle = bundle
-        self._sound = speech() if sound is None else sound
+        self._sound = embedded_speech() if sound is None else sound
         self._plain: dict[str, GraphCall] = {
             name: load_graph(
                 bundle, name, backend, threads=1, precision=calibrate.floating(bundle, name)

@@ -11,6 +11,7 @@ import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import resources
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,11 @@ def load_audio(source: AudioSource, max_seconds: float = MAX_SECONDS) -> Recordi
     """
     blocks = _limited(stream_audio(source), RATE, max_seconds)
     return Recording(np.concatenate(list(blocks)), RATE)
+
+
+def embedded_speech() -> Floats:
+    """The embedded bundle's sentence, (n,) mono at 16 kHz."""
+    return load_audio((resources.files("vivant.default") / "speech.flac").read_bytes()).samples
 
 
 def stream_sound(source: AudioSource) -> Sound:

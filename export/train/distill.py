@@ -25,12 +25,10 @@ from vivant.export.nets.denoise import GUIDANCE, Denoise
 
 from .motion import SHARDS, Curves, read_checkpoint, restore, save_checkpoint, update_average
 from .motion_data import EMOTIONS, Windows, load_corpus
-from .motion_loss import Constants, MotionNet, advance, hear, prepare, spread_score
+from .motion_loss import LIDS, Constants, MotionNet, advance, hear, prepare, spread_score
 
 KNOTS = (1.0, 0.75, 0.5, 0.25, 0.0)
 """Times at which few-step samplers evaluate the network."""
-LIDS = 1
-"""Index of the lids among the groups of ``Constants``."""
 ENERGY = 0.02
 """Weight of the spread's score. Its gradient is noisier than the others': at 0.2 it alone moved the
 weights, and within minutes narrowed the pose range."""

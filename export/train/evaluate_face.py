@@ -12,7 +12,6 @@ import argparse
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
@@ -21,7 +20,7 @@ import torch
 from torch import Tensor
 
 from vivant import latent
-from vivant.benchmarks.photos import GESTURES
+from vivant.benchmarks.photos import GESTURES, gesture
 from vivant.errors import UsageError
 from vivant.export.nets.encode import Encode
 from vivant.export.nets.render import Render
@@ -34,17 +33,6 @@ from vivant.export.train.face_sheet import picture, write_png
 
 BINS = (15, 30, 90)
 """Upper bounds of the bins of |yaw| of the driver, degrees."""
-
-
-def gesture(own: Tensor, change: Mapping[str, float]) -> Tensor:
-    """A photo's own code (1, 63) with a change added; a weight that changes stays within 0..1."""
-    motion = own.clone()
-    for name, value in change.items():
-        k = latent.INDEX[name]
-        motion[0, k] += value
-        if latent.UNITS[k] == "weight":
-            motion[0, k] = motion[0, k].clamp(0, 1)
-    return motion
 
 
 def gflop(encode: Encode, render: Render) -> dict[str, float]:
@@ -191,7 +179,8 @@ def animate(
     with torch.no_grad():
         features, points, own = encode(small)
         for name, change in GESTURES.items():
-            out = composite(photo, *render(features, points, own, gesture(own, change)))
+            motion = torch.from_numpy(gesture(own[0].numpy(), change))[None]
+            out = composite(photo, *render(features, points, own, motion))
             frames[name] = picture(out[0], FRAME)
     still = frames["own"].astype(np.float32) - portrait.astype(np.float32)
     figures = {"own-motion PSNR, dB": psnr(float((still**2).mean()) / 255**2, 1)}

@@ -358,10 +358,16 @@ def plot(path: Path, one: Recording, columns: dict[str, Array]) -> None:
     pyplot.close(figure)
 
 
+def performer(checkpoint: Path, weights: str) -> tuple[MotionNet, Statistics, bool]:
+    """The network of a checkpoint, its statistics, and whether guidance is a condition of it."""
+    content = read_checkpoint(checkpoint)
+    return *restore(content, weights), content.get("guidance") == "condition"
+
+
 def evaluate(args: argparse.Namespace) -> tuple[Table, list[str]]:
     """Fill the table; writes plots to ``args.out``."""
-    students = read_checkpoint(Path(args.checkpoint))
-    teachers = read_checkpoint(Path(args.teacher)) if args.teacher else students
+    students = performer(Path(args.checkpoint), args.weights)
+    teachers = performer(Path(args.teacher), args.weights) if args.teacher else students
     recordings = load_real(Path(args.real))
     clips = list(load_grid(Path(args.grid))) if args.grid else []
     heard = [r for r in recordings if r.reference is not None]
@@ -378,9 +384,7 @@ def evaluate(args: argparse.Namespace) -> tuple[Table, list[str]]:
         if args.only and sampler.name not in args.only:
             continue
         print(f"{sampler.name} ...", file=sys.stderr, flush=True)
-        content = teachers if sampler == SAMPLERS[0] else students
-        net, known = restore(content, args.weights)
-        guided = content.get("guidance") == "condition"
+        net, known, guided = teachers if sampler == SAMPLERS[0] else students
         subject = Subject(net, known, sampler, args.noise_correlation, guided)
         columns.append(sampler.name)
         motions = subject.perform([r.mel for r in recordings])

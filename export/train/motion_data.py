@@ -330,7 +330,8 @@ class Batch:
 
 
 class Windows:
-    """Draws random windows; ticks are equally likely, a little more so where nobody speaks.
+    """Draws random windows; ticks are equally likely, but UNSPOKEN times as much where nobody
+    speaks.
 
     Sounds that must leave the lips alone are rarer in the corpus than in life.
     """

@@ -46,6 +46,8 @@ GAP = {
 """The rig's closure rule: how much each shape parts the lips, in jaw-open units."""
 PARTING = [name for name in GAP if name.startswith(("mouthLower", "mouthUpper", "mouthFunnel"))]
 """Shapes that lips which touch do not have."""
+LIDS = 1
+"""Index of the lids among the groups of ``Constants``."""
 VOICE_MARGIN = (24, 20)
 """Mel frames before and after a phone in which its mouth moves."""
 
@@ -275,7 +277,7 @@ def spread_score(a: Tensor, b: Tensor, truth: Tensor, c: Constants) -> Tensor:
     first, second, between = (length(x) for x in apart)
     score = 0.5 * (first + second - between).sum(-1)
     first, second, between = (x.abs() for x in apart)
-    chance = c.weight * (1 - c.groups[0] - c.groups[1])
+    chance = c.weight * (1 - c.groups[0] - c.groups[LIDS])
     return score + 0.25 * ((first + second - between) * chance).sum(-1)
 
 

@@ -196,18 +196,22 @@ def _arm(
     at = np.stack([0.02 + 0.96 * blemish[:, 0], 0.02 + 0.46 * blemish[:, 1]], 1)
     world = (points * size) @ frame.T + place
     axis = elbow - place
-    along = np.clip((world - place) @ axis / (axis @ axis), 0, 1)
-    follow = 1 - along * along * (3 - 2 * along) if leaning else np.zeros(len(world))
-    parts.add((world, faces), at.astype(np.float32), asset.HAND, follow)
+
+    def follow(at: Array) -> Array:
+        """All of a leaning hand, less and less of its forearm (n, 3), and nothing else."""
+        if not leaning:
+            return np.zeros(len(at))
+        along = np.clip((at - place) @ axis / (axis @ axis), 0, 1)
+        return np.asarray(1 - along * along * (3 - 2 * along))
+
+    parts.add((world, faces), at.astype(np.float32), asset.HAND, follow(world))
     if rng.random() < 0.65:
         start = place + axis * rng.uniform(0.08, 0.5)
         path = start + (elbow - start) * np.linspace(0, 1, 12)[:, None]
         path = path + 0.10 * np.sin(np.linspace(0, 19, 12))[:, None] * np.array([1, 0.3, 0.5])
         width = rng.uniform(3.4, 4.6) * size
         sleeve = tube(path.astype(np.float32), width, False, 18)
-        share = np.clip((sleeve[0] - place) @ axis / (axis @ axis), 0, 1)
-        share = 1 - share * share * (3 - 2 * share) if leaning else np.zeros(len(share))
-        parts.thing(sleeve, 0, share)
+        parts.thing(sleeve, 0, follow(sleeve[0]))
     return frame, place
 
 

@@ -159,8 +159,7 @@ def _scan(xy, depth, faces, height, width, triangle, barycentric, inverse):  # t
 
 @compiled
 def _scan_depth(xy, depth, faces, size, nearest, farthest):  # type: ignore[no-untyped-def]
-    """Largest and, if ``farthest`` is not empty, least depth per pixel."""
-    both = len(farthest) > 0
+    """Largest and least depth per pixel."""
     for t in range(faces.shape[0]):
         ax, ay, bx, by, cx, cy, za, zb, zc, inv, x0, x1, y0, y1 = _corners(
             xy, depth, faces, t, size, size
@@ -174,7 +173,7 @@ def _scan_depth(xy, depth, faces, size, nearest, farthest):  # type: ignore[no-u
                 p = y * size + x
                 if z > nearest[p]:
                     nearest[p] = z
-                if both and z < farthest[p]:
+                if z < farthest[p]:
                     farthest[p] = z
 
 
@@ -205,19 +204,9 @@ def rasterize(xy: Tensor, inverse_depth: Tensor, faces: Tensor, height: int, wid
     )
 
 
-_NOTHING = np.zeros(0, np.float32)
-
-
 def depth_map(xy: Tensor, nearness: Tensor, faces: Tensor, size: int) -> Tensor:
     """Largest ``nearness`` (positive, linear on screen) per pixel, (size, size); 0 = empty."""
-    if xy.is_cuda:
-        nearest = torch.zeros(size * size, device=xy.device)
-        for _, pixel, _, z in _candidates(xy, nearness, faces, size, size):
-            nearest.scatter_reduce_(0, pixel, z, "amax")
-        return nearest.reshape(size, size)
-    out = np.zeros(size * size, np.float32)
-    _scan_depth(xy.numpy(), nearness.numpy(), faces.numpy(), size, out, _NOTHING)
-    return torch.from_numpy(out).reshape(size, size)
+    return depth_range(xy, nearness, faces, size)[0].reshape(size, size)
 
 
 def depth_range(xy: Tensor, nearness: Tensor, faces: Tensor, size: int) -> tuple[Tensor, Tensor]:
