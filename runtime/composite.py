@@ -10,8 +10,8 @@ skin would blur and clear up as the head moves; this leaves .8 to .9 at the same
 A black-and-white or toned photo first lends the paint its tone: networks paint lids and lips in
 colours that such a photo does not have.
 
-Two implementations keep this contract: OpenCV's 8-bit fixed-point code (about 1 ms a frame)
-and numpy for installs without it (about 6 ms). Which one runs is said by ``Compositor.name``.
+Two implementations keep this contract: OpenCV's 8-bit fixed-point code (about 2 ms a frame)
+and numpy for installs without it (about 7 ms). Which one runs is said by ``Compositor.name``.
 """
 
 from __future__ import annotations
