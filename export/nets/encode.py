@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vivant import latent
 from vivant.export.nets.layers import SLOPE, Block, conv, fold, quiet, upsample
-from vivant.export.nets.pose import SCALE, load_rig, rotation
+from vivant.export.nets.pose import CAMERA, SCALE, Rig, load_rig, rotation
 
 PHOTO = 48
 """Leading feature channels: the photo itself, 4x4 pixels folded into channels."""
@@ -26,6 +27,18 @@ SEGMENTS = 8
 
 UNSEEN = ("skull", "ear", "neck", "chest", "shoulder", "sternum", "teeth", "tongue", "hairline")
 """Keypoints that hair, clothes or lips often hide."""
+
+UPPER = tuple(f"lipInnerUpper{part}" for part in ("Right", "Mid", "Left"))
+LOWER = tuple(f"lipInnerLower{part}" for part in ("Right", "Mid", "Left"))
+TOUCH = 0.01
+"""How far these are apart in an expressionless face, IPD: .01 +- .008 on synthetic people."""
+UNSURE = 0.01
+"""Deviation of that, with the keypoints' own error, IPD."""
+PARTING = {"jawOpen": 0.06, "mouthUpperUp": 0.03, "mouthLowerDown": 0.03}
+"""Shapes that part lips, and how much of an unexplained gap is each one's: deviations of what
+their weights err."""
+PASSES = 2
+"""Times the gap is shared out: a weight that has met its bound leaves its share to others."""
 
 Encoded = tuple[Tensor, Tensor, Tensor]
 
@@ -66,6 +79,9 @@ class Encode(nn.Module):
     neutral: Tensor
     low: Tensor
     high: Tensor
+    between: Tensor
+    parted: Tensor
+    share: Tensor
 
     def __init__(self, width: int = 48) -> None:
         super().__init__()
@@ -111,6 +127,10 @@ class Encode(nn.Module):
         low, high = zip(*(bounds[unit] for unit in latent.UNITS), strict=True)
         self.register_buffer("low", torch.tensor([list(low)]))
         self.register_buffer("high", torch.tensor([list(high)]))
+        between, parted, share = lips(rig)
+        self.register_buffer("between", between, persistent=False)
+        self.register_buffer("parted", parted, persistent=False)
+        self.register_buffer("share", share, persistent=False)
 
     def analyse(self, portrait: Tensor) -> Analysis:
         """(B, 3, 256, 256) -> everything, with what only training needs."""
@@ -158,6 +178,30 @@ class Encode(nn.Module):
         size = torch.sqrt(((gap * gap).sum(-1) + 1e-6) / (across + 1e-3))
         return posed * size[:, None]
 
+    def closing(self, keypoints: Tensor, motion: Tensor) -> Tensor:
+        """A code (B, 63) within its bounds that also says why the lips of the keypoints (B, K, 3)
+        are apart: without expression, lips touch.
+
+        A network that is unsure of how far teeth are bared says too little, and what it leaves
+        out stays open when the mouth is told to close. The gap left to an expressionless face is
+        shared out among the shapes that part lips, as far as it is likelier theirs than an error
+        of keypoints or another face's own (a linear estimate with known deviations).
+        """
+        pair = torch.matmul(self.pupils, keypoints)  # (B, 2, 3)
+        across = pair[:, 1:] - pair[:, :1]
+        size = torch.sqrt((across * across).sum(-1, keepdim=True) + 1e-6)  # (B, 1, 1)
+        away = keypoints - 0.5 * (pair[:, :1] + pair[:, 1:])
+        depth = away[..., 2:] / size
+        plane = away[..., :2] / size * ((CAMERA - depth) / CAMERA)
+        apart = torch.matmul(self.between, torch.cat([plane, depth], -1))  # (B, 3, 3) IPD
+        down = rotation(motion[:, 57:60])[:, :, 1]  # (B, 3) the head's own axis
+        gap = (apart * down[:, None]).sum(-1) - TOUCH  # (B, 3)
+        for _ in range(PASSES):
+            motion = torch.maximum(torch.minimum(motion, self.high), self.low)
+            left = gap - torch.matmul(motion, self.parted)
+            motion = motion + torch.matmul(left, self.share)
+        return torch.maximum(torch.minimum(motion, self.high), self.low)
+
     def keep(self, portrait: Tensor) -> Tensor:
         """The photo as feature channels, (B, 48, 64, 64), in the order of ``pixel_shuffle``."""
         return torch.index_select(fold(portrait, 4), 1, self.order)
@@ -187,8 +231,25 @@ class Encode(nn.Module):
         parts = [PHOTO, 1, CHANNELS - PHOTO - 1]
         photo, person, rest = torch.split(found.features, parts, 1)
         features = torch.cat([photo, widened(person), rest], 1)
-        motion = torch.maximum(torch.minimum(found.motion, self.high), self.low)
-        return features, found.keypoints, motion
+        return features, found.keypoints, self.closing(found.keypoints, found.motion)
+
+
+def lips(rig: Rig) -> tuple[Tensor, Tensor, Tensor]:
+    """What ``Encode.closing`` needs of the generic head: differences of keypoints across the lips
+    (3, K), what each latent does to them (63, 3), IPD, and what a gap says of each latent (3, 63).
+    """
+    between = np.zeros((3, len(rig.names)))
+    for row, pair in enumerate(zip(LOWER, UPPER, strict=True)):
+        between[row, [rig.names.index(name) for name in pair]] = 1, -1
+    parted = np.zeros((latent.SIZE, 3))
+    parted[:57] = rig.delta[..., 1] @ between.T
+    spread = np.zeros(latent.SIZE)
+    for k, name in enumerate(latent.NAMES):
+        spread[k] = PARTING.get(name.removesuffix("Left").removesuffix("Right"), 0.0)
+    both = parted.T * spread**2  # (3, 63)
+    share = np.linalg.solve(both @ parted + UNSURE**2 * np.eye(3), both)
+    first, second, third = (torch.from_numpy(x).float() for x in (between, parted, share))
+    return first, second, third
 
 
 def widened(person: Tensor) -> Tensor:
