@@ -22,7 +22,8 @@ import torch
 from vivant.errors import UsageError
 from vivant.export.nets.mirror import MOTION_MIRROR
 from vivant.export.nets.pose import load_rig
-from vivant.export.train.face_pose import as_seen, find_scene
+from vivant.export.train.face_pose import Scene, as_seen, find_scene
+from vivant.export.train.face_teeth import MOUTH, bared
 
 HELD_OUT = 100_000
 """Persons numbered from here on are never trained on."""
@@ -90,9 +91,12 @@ class Augment:
     """Probability of a painted or drawn look."""
     teeth: float = 0.5
     """Probability of brighter teeth, as flashes and dentists make them."""
+    bare: float = 0.7
+    """Probability that parted lips are drawn further apart, or teeth painted between them, where
+    the encoder alone sees a frame."""
 
 
-NONE = Augment(0, 0, (1, 1), 0, 0, 0, 0, 0, 0)
+NONE = Augment(0, 0, (1, 1), 0, 0, 0, 0, 0, 0, 0)
 """No augmentation at all."""
 
 
@@ -109,8 +113,6 @@ def _colour(rng: np.random.Generator) -> tuple[Array, Array]:
     return np.pad(matrix, ((0, 0), (0, 1))), np.clip(curve * 255, 0, 255).astype(np.uint8)[:, None]
 
 
-MOUTH = 5
-"""Class of the mouth's inside in the segmentation: teeth, tongue, cavity."""
 WHITE = np.array([236, 230, 220], np.float32)
 
 
@@ -270,6 +272,29 @@ class Look:
         return cv2.LUT(cv2.transform(image, self.matrix), self.curve)
 
 
+def _alone(
+    person: dict[str, Array],
+    scene: Scene,
+    index: int,
+    look: Look,
+    rng: np.random.Generator,
+    augment: Augment,
+) -> dict[str, Array]:
+    """One frame as the encoder alone sees it: ``seen``, ``code``, ``points``, ``segment``."""
+    codes, points = as_seen(scene, person["keypoints"], person["motion"], index)
+    frame = (_side256(person["image"][index]), person["segmentation"][index], codes[index], points)
+    if rng.random() < augment.bare:
+        frame = bared(*frame, rng)
+    image, classes, code, points = frame
+    geometry = look.geometry
+    return {
+        "seen": _damage(look.picture(image, classes), rng, augment),
+        "code": geometry.code(code),
+        "points": geometry.points(points),
+        "segment": geometry.picture(classes, nearest=True)[::2, ::2],
+    }
+
+
 def make_frames(
     person: dict[str, Array], rng: np.random.Generator, count: int, augment: Augment
 ) -> dict[str, Array]:
@@ -278,28 +303,13 @@ def make_frames(
     Returns ``seen`` (N, 256, 256, 3) u8, ``code`` (N, 63), ``points`` (N, K, 3), ``segment``
     (N, 64, 64).
     """
-    image, classes = person["image"], person["segmentation"]
+    classes = person["segmentation"]
     scene = find_scene(person["keypoints"], person["motion"])
     # Open mouths are what an encoder errs in, and where it is seen most.
     share = 1 + np.minimum(2, (classes == MOUTH).sum((1, 2)) / 20)
-    chosen = [int(k) for k in rng.choice(len(image), count, replace=False, p=share / share.sum())]
-    looks = [Look.sample(rng, augment) for _ in chosen]
-    pairs = list(zip(looks, chosen, strict=True))
-    shape = [look.geometry for look in looks]
-    told = [as_seen(scene, person["keypoints"], person["motion"], k) for k in chosen]
-    return {
-        "seen": np.stack(
-            [_damage(w.picture(image[k], classes[k]), rng, augment) for w, k in pairs]
-        ),
-        "code": np.stack([g.code(m[k]) for g, k, (m, _) in zip(shape, chosen, told, strict=True)]),
-        "points": np.stack([g.points(p) for g, (_, p) in zip(shape, told, strict=True)]),
-        "segment": np.stack(
-            [
-                g.picture(s, nearest=True)[::2, ::2]
-                for g, s in zip(shape, person["segmentation"][chosen], strict=True)
-            ]
-        ),
-    }
+    chosen = [int(k) for k in rng.choice(len(classes), count, False, share / share.sum())]
+    each = [_alone(person, scene, k, Look.sample(rng, augment), rng, augment) for k in chosen]
+    return {key: np.stack([frame[key] for frame in each]) for key in each[0]}
 
 
 def make_sample(
@@ -336,7 +346,7 @@ def make_sample(
     frames = [int(pairs[row, 0]) for row in rows]
     more = [int(k) for k in rng.choice(len(person["image"]), extra)]
     codes, own_points = seen(source)
-    others = [seen(k) for k in more]
+    others = [_alone(person, scene, k, look, rng, augment) for k in more]
     photo = picture(source)
     return {
         "photo": photo,
@@ -351,12 +361,14 @@ def make_sample(
         "target_segment": np.stack([segment(k) for k in frames]),
         "flow": np.stack([geometry.flow(person["flow"][row]) for row in rows]),
         "visible": np.stack([geometry.picture(person["visible"][row], True) for row in rows]),
-        "more": np.stack([_damage(picture(k), rng, augment) for k in more]),
-        "more_code": np.stack(
-            [geometry.code(m[k]) for k, (m, _) in zip(more, others, strict=True)]
-        ),
-        "more_points": np.stack([geometry.points(p) for _, p in others]),
-        "more_segment": np.stack([segment(k)[::2, ::2] for k in more]),
+    } | {
+        name: np.stack([frame[key] for frame in others])
+        for name, key in (
+            ("more", "seen"),
+            ("more_code", "code"),
+            ("more_points", "points"),
+            ("more_segment", "segment"),
+        )
     }
 
 

@@ -1,0 +1,164 @@
+"""Promises about lips: what a photo's own code says of their gap, and teeth to learn it from."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from vivant import latent
+from vivant.export.nets.encode import TOUCH, Encode
+from vivant.export.nets.pose import CAMERA
+from vivant.export.synth.people import keypoints as generic
+from vivant.export.train.face_teeth import MOUTH, bared, drawn_apart, gap, with_teeth
+
+IPD, EYES = 0.165, (0.5, 0.42)
+SKIN = (190, 140, 120)
+LIPS = [[f"lipInner{row}{part}" for part in ("Right", "Mid", "Left")] for row in ("Upper", "Lower")]
+BARED = {
+    name + side: 0.6 for name in ("mouthUpperUp", "mouthLowerDown") for side in ("Left", "Right")
+}
+
+
+def code(**values: float) -> torch.Tensor:
+    out = torch.zeros(1, latent.SIZE)
+    for name, value in values.items():
+        out[0, latent.INDEX[name]] = value
+    return out
+
+
+def seen(motion: torch.Tensor) -> torch.Tensor:
+    """Keypoints (1, K, 3) of the generic head in a picture."""
+    table = generic.keypoint_basis()
+    points = generic.pose(table.neutral, motion[0].numpy(), table) * np.array([1, -1, 1])
+    plane = points[:, :2] * CAMERA / (CAMERA - points[:, 2:]) * IPD + np.array(EYES)
+    out = np.concatenate([plane, points[:, 2:] * IPD], 1)
+    return torch.from_numpy(out.astype(np.float32))[None]
+
+
+def unexplained(motion: torch.Tensor, told: torch.Tensor) -> float:
+    """Gap between the lips that a head of one code keeps when another is taken away, IPD."""
+    left = seen(code(**dict.fromkeys(BARED, 0.0)) + (motion - told))
+    return gap(left[0].numpy())
+
+
+@pytest.fixture(scope="module")
+def encode() -> Encode:
+    torch.manual_seed(0)
+    return Encode(width=8).eval()
+
+
+@pytest.mark.parametrize("turn", [{}, {"headYaw": 20.0, "headPitch": -12.0, "headRoll": 9.0}])
+@pytest.mark.parametrize("shown", [{}, {"mouthSmileLeft": 0.6, "jawOpen": 0.4}, BARED])
+def test_a_right_code_stays(
+    encode: Encode, shown: dict[str, float], turn: dict[str, float]
+) -> None:
+    """Where the code explains the keypoints, closed lips among them, hardly anything changes."""
+    own = code(**shown, **turn)
+    assert (encode.closing(seen(own), own) - own).abs().max() < 0.03
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4])
+@pytest.mark.parametrize("shown", [BARED, {"jawOpen": 0.3}, BARED | {"headYaw": 15.0}])
+def test_a_parted_mouth_touches_when_its_code_is_taken_away(
+    encode: Encode, shown: dict[str, float], share: float
+) -> None:
+    """Of a gap that a code tells half of, next to nothing is left; no other latent changes."""
+    true = code(**shown)
+    told = true.clone()
+    for name in shown:
+        if not name.startswith("head"):
+            told[0, latent.INDEX[name]] *= share
+    mended = encode.closing(seen(true), told)
+    before, after = unexplained(true, told), unexplained(true, mended)
+    assert before > 0.06
+    assert abs(after - TOUCH) < 0.25 * (before - TOUCH)
+    parting = ("jawOpen", "mouthUpperUp", "mouthLowerDown")
+    others = [k for k, name in enumerate(latent.NAMES) if not name.startswith(parting)]
+    torch.testing.assert_close(mended[:, others], told[:, others])
+
+
+def test_mending_twice_is_mending_once(encode: Encode) -> None:
+    """A mended code is in its bounds and is not mended much further."""
+    points, told = seen(code(**BARED)), code(jawOpen=-0.2, mouthUpperUpLeft=1.4)
+    once = encode.closing(points, told)
+    assert once[:, :55].min() >= 0
+    assert once[:, :55].max() <= 1
+    assert (encode.closing(points, once) - once).abs().max() < 0.03
+
+
+def test_mending_is_differentiable(encode: Encode) -> None:
+    """Gradients with respect to keypoints and code are finite, also for keypoints in one place."""
+    for points in (seen(code(**BARED)), torch.full((1, len(generic.NAMES), 3), 0.5)):
+        points, told = points.requires_grad_(), torch.zeros(1, latent.SIZE, requires_grad=True)
+        encode.closing(points, told).square().sum().backward()
+        for value in (points, told):
+            assert value.grad is not None
+            assert bool(torch.isfinite(value.grad).all())
+
+
+def frame(motion: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """A face of one tone, all skin: picture, classes, code, keypoints."""
+    image = np.full((256, 256, 3), SKIN, np.uint8)
+    return image, np.ones((128, 128), np.uint8), motion[0].numpy(), seen(motion)[0].numpy()
+
+
+def test_teeth_are_painted_between_the_lips_alone() -> None:
+    """Between the inner lips everything becomes teeth or their shade, and is told as the mouth's
+    inside; beyond the lips the picture stays."""
+    image, classes, _, points = frame(code(**BARED, jawOpen=0.1))
+    out, told = with_teeth(image, classes, points, np.random.default_rng(1))
+    upper, lower = (points[[generic.INDEX[name] for name in row], :2] * 256 for row in LIPS)
+    changed = (out != image).any(-1)
+    for (x, top), (_, bottom) in zip(upper, lower, strict=True):
+        column = changed[:, int(x)]
+        assert column[int(top + 2) : int(bottom - 1)].all()
+        assert not column[: int(top) - 3].any()
+        assert not column[int(bottom) + 4 :].any()
+        assert told[int((top + bottom) / 4), int(x / 2)] == MOUTH
+    assert (told == MOUTH).sum() * 4 == pytest.approx(changed.sum(), rel=0.3)
+
+
+def test_lips_drawn_apart_are_told_so() -> None:
+    """Drawing lips apart moves a mark on the lip to where its keypoint is said to be, and the
+    code by what was asked for."""
+    image, classes, motion, points = frame(code(**BARED))
+    mark = generic.INDEX["lipUpperMid"]
+    x, y = (int(v) for v in points[mark, :2] * 256)
+    image[y - 1 : y + 2, x - 1 : x + 2] = (20, 200, 40)
+    change = code(**dict.fromkeys(BARED, 0.4))[0].numpy()
+    out, _, told, moved = drawn_apart(image, classes, motion, points, change)
+    np.testing.assert_allclose(told, motion + change, atol=1e-6)
+    assert gap(moved) > gap(points) + 0.05
+    rows, columns = np.nonzero(out[..., 1].astype(int) - out[..., 0] > 40)
+    at = np.array([columns.mean(), rows.mean()]) + 0.5
+    assert np.linalg.norm(at - moved[mark, :2] * 256) < 2.5
+
+
+def test_closed_lips_get_no_teeth() -> None:
+    """A mouth that shows no teeth is left alone, whatever chance says."""
+    closed = frame(code(mouthSmileLeft=0.5, mouthSmileRight=0.5))
+    for seed in range(5):
+        for was, now in zip(closed, bared(*closed, np.random.default_rng(seed)), strict=True):
+            np.testing.assert_array_equal(was, now)
+
+
+def test_a_hand_before_the_mouth_stays() -> None:
+    """Teeth are not painted over what hides the mouth."""
+    image, classes, _, points = frame(code(**BARED, jawOpen=0.2))
+    hidden = np.full_like(classes, 7)
+    for was, now in zip(
+        (image, hidden), with_teeth(image, hidden, points, np.random.default_rng(0)), strict=True
+    ):
+        np.testing.assert_array_equal(was, now)
+
+
+def test_bared_teeth_keep_to_the_latent() -> None:
+    """Codes of bared teeth stay within 0..1, and the same chance gives the same frame."""
+    parted = frame(code(**BARED, mouthSmileLeft=0.9))
+    for seed in range(8):
+        one, two = (bared(*parted, np.random.default_rng(seed)) for _ in range(2))
+        assert one[2][:55].min() >= 0
+        assert one[2][:55].max() <= 1
+        for a, b in zip(one, two, strict=True):
+            np.testing.assert_array_equal(a, b)
