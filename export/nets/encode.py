@@ -30,10 +30,11 @@ UNSEEN = ("skull", "ear", "neck", "chest", "shoulder", "sternum", "teeth", "tong
 
 UPPER = tuple(f"lipInnerUpper{part}" for part in ("Right", "Mid", "Left"))
 LOWER = tuple(f"lipInnerLower{part}" for part in ("Right", "Mid", "Left"))
-TOUCH = 0.01
-"""How far these are apart in an expressionless face, IPD: .01 +- .008 on synthetic people."""
-UNSURE = 0.01
-"""Deviation of that, with the keypoints' own error, IPD."""
+TOUCH = 0.03
+"""How far these may be apart in an expressionless face, IPD: .01 +- .008 on synthetic people, and
+as much as keypoints err."""
+UNSURE = 0.003
+"""Deviation of a gap beyond that, IPD: small, so that nearly all of it is explained."""
 PARTING = {"jawOpen": 0.06, "mouthUpperUp": 0.03, "mouthLowerDown": 0.03}
 """Shapes that part lips, and how much of an unexplained gap is each one's: deviations of what
 their weights err."""
@@ -182,10 +183,10 @@ class Encode(nn.Module):
         """A code (B, 63) within its bounds that also says why the lips of the keypoints (B, K, 3)
         are apart: without expression, lips touch.
 
-        A network that is unsure of how far teeth are bared says too little, and what it leaves
-        out stays open when the mouth is told to close. The gap left to an expressionless face is
-        shared out among the shapes that part lips, as far as it is likelier theirs than an error
-        of keypoints or another face's own (a linear estimate with known deviations).
+        A network that is unsure of how far a mouth is open says too little, and what it leaves
+        out stays open when the mouth is told to close. The gap beyond ``TOUCH`` that is left to
+        an expressionless face is shared out among the shapes that part lips (a linear estimate
+        with known deviations). A smaller gap, or none, changes nothing.
         """
         pair = torch.matmul(self.pupils, keypoints)  # (B, 2, 3)
         across = pair[:, 1:] - pair[:, :1]
@@ -198,7 +199,7 @@ class Encode(nn.Module):
         gap = (apart * down[:, None]).sum(-1) - TOUCH  # (B, 3)
         for _ in range(PASSES):
             motion = torch.maximum(torch.minimum(motion, self.high), self.low)
-            left = gap - torch.matmul(motion, self.parted)
+            left = torch.relu(gap - torch.matmul(motion, self.parted))
             motion = motion + torch.matmul(left, self.share)
         return torch.maximum(torch.minimum(motion, self.high), self.low)
 
