@@ -138,7 +138,7 @@ def table(rows: Mapping[str, Mapping[str, float]]) -> str:
     """The figures for people, and their medians."""
     names = list(next(iter(rows.values())))
     width = max(len(name) for name in (*rows, "median"))
-    middle = {name: float(np.median([row[name] for row in rows.values()])) for name in names}
+    middle = {name: float(np.nanmedian([row[name] for row in rows.values()])) for name in names}
     lines = [" " * width + "".join(f"  {name}" for name in names)]
     for photo, row in {**rows, "median": middle}.items():
         lines.append(f"{photo:{width}}" + "".join(f"  {row[n]:{len(n)}.2f}" for n in names))

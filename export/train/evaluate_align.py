@@ -5,8 +5,7 @@
 
 Landmark errors are mean distances in per cent of the interpupillary distance. ``--photos`` may
 hold pictures and video clips. ``--tracker`` is a folder with an independent face detector and
-mesh as ONNX files, to compare with: ``face_detection_short_range`` and ``face_landmark`` of
-MediaPipe.
+mesh as ONNX files (see ``tracker.py``), to compare with.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import argparse
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -27,6 +26,7 @@ from vivant.export.nets.align import Align
 from vivant.export.train.align import load_align
 from vivant.export.train.align_clutter import SIDE, damage
 from vivant.export.train.align_data import Array, Scene, Scenes, place, shards, warp
+from vivant.export.train.tracker import tracker
 from vivant.photo import load_photo
 from vivant.portrait import ACCEPT, Face, Graph, align, decode, find_faces
 
@@ -158,65 +158,6 @@ def pictures(folder: Path) -> Iterator[tuple[str, Array]]:
                 yield f"{path.name} #{k}", frames[k]
 
 
-def tracker(folder: Path) -> Callable[[Array], Array | None]:
-    """A function from a photo to the tracker's mesh (468, 2), pixels, or None without a face."""
-    import onnxruntime
-
-    def session(name: str) -> onnxruntime.InferenceSession:
-        path = folder / f"{name}.onnx"
-        if not path.exists():
-            raise UsageError(f"no {path.name} in the tracker's folder", got=str(folder))
-        return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-
-    detector, mesh = session("face_detection_short_range"), session("face_landmark")
-    # BlazeFace: 2 anchors a cell at stride 8, 6 at stride 16, centred on the cells of 128 px.
-    anchors = np.concatenate(
-        [
-            np.repeat(np.stack(np.meshgrid(*2 * [np.arange(n) + 0.5]), -1).reshape(-1, 2) / n, k, 0)
-            for n, k in ((16, 2), (8, 6))
-        ]
-    )
-
-    def cut(
-        photo: Array, middle: Array, half: float, angle: float, size: int
-    ) -> tuple[Array, Array]:
-        turn = cv2.getRotationMatrix2D(middle.tolist(), angle, size / (2 * half))
-        turn[:, 2] = turn[:, 2] + size / 2 - middle
-        return cv2.warpAffine(photo, turn, (size, size), flags=cv2.INTER_AREA), turn
-
-    def run(photo: Array) -> Array | None:
-        height, width = photo.shape[:2]
-        half = max(height, width) / 2
-        middle = np.array([width / 2, height / 2])
-        best: tuple[float, Array] | None = None
-        for zoom in (1.0, 0.6, 0.4):  # the short-range model is blind to small faces
-            for dx in (-1, 0, 1) if zoom < 1 else (0,):
-                for dy in (-1, 0, 1) if zoom < 1 else (0,):
-                    at = middle + np.array([dx, dy]) * half * (1 - zoom)
-                    image, turn = cut(photo, at, half * zoom, 0, 128)
-                    feed = image[None] / np.float32(127.5) - 1
-                    boxes, scores = detector.run(None, {"input": feed})
-                    k = int(scores[0, :, 0].argmax())
-                    points = boxes[0, k, 4:].reshape(6, 2) / 128 + anchors[k]
-                    if best is None or scores[0, k, 0] > best[0]:
-                        back = cv2.invertAffineTransform(turn)
-                        best = scores[0, k, 0], points * 128 @ back[:, :2].T + back[:, 2]
-        if best is None or best[0] < 0:
-            return None
-        six = best[1]
-        for _ in range(2):
-            across, ears = six[1] - six[0], float(np.linalg.norm(six[1] - six[0]))
-            angle = math.degrees(math.atan2(across[1], across[0]))
-            crop, turn = cut(photo, six[:4].mean(0), 2.3 * ears, angle, 192)
-            points, _ = mesh.run(None, {"input_1": crop[None] / np.float32(255)})
-            back = cv2.invertAffineTransform(turn)
-            vertices = points.reshape(468, 3)[:, :2] @ back[:, :2].T + back[:, 2]
-            six = np.stack([vertices[v].mean(0) for v in ([33, 133], [362, 263], [1], [13, 14])])
-        return vertices.astype(np.float32) + 0.5
-
-    return run
-
-
 def overlay(photo: Array, faces: list[Face], mesh: Array | None, size: int = 320) -> Array:
     """The photo with our landmarks (green; others' faces yellow) and the tracker's (red)."""
     scale = size / max(photo.shape[:2])
@@ -227,7 +168,7 @@ def overlay(photo: Array, faces: list[Face], mesh: Array | None, size: int = 320
         for x, y in (face.landmarks * scale).tolist():
             cv2.circle(cell, (round(x), round(y)), 2, (0, 255, 0) if k == 0 else (255, 255, 0), -1)
     if mesh is not None:
-        for x, y in (mesh[[v for k in MESH.values() for v in k]] * scale).tolist():
+        for x, y in (mesh[[v for k in MESH.values() for v in k], :2] * scale).tolist():
             cv2.circle(cell, (round(x), round(y)), 1, (255, 0, 0), -1)
     return cell
 
@@ -273,7 +214,7 @@ def real(graph: Graph, options: argparse.Namespace) -> dict[str, float]:
         mesh = track(photo) if track else None
         table[f"{name}: faces"] = len(faces)
         if faces and mesh is not None:
-            theirs = np.stack([mesh[list(v)].mean(0) for v in MESH.values()])
+            theirs = np.stack([mesh[list(v), :2].mean(0) for v in MESH.values()])
             ours = faces[0].landmarks[list(MESH)]
             ipd = float(np.linalg.norm(theirs[1] - theirs[0]))
             away = np.linalg.norm(ours - theirs, axis=1).mean() / ipd

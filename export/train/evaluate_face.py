@@ -1,9 +1,13 @@
-"""Evaluate the face networks: one table on held-out synthetic people, sheets of real photos::
+"""Evaluate the face networks: one table on held-out synthetic people and on real photos::
 
     python -m vivant.export.train.evaluate_face --checkpoint RUN/checkpoint.pt --data HELD_OUT
-        [--photos DIR --sheets OUT] [--json]
+        [--photos DIR] [--tracker DIR] [--sheets OUT] [--json]
 
-Errors are stated at 512 pixels. PSNR is over all pixels of a region together.
+Errors are stated at 512 pixels. A pooled PSNR is that of all pixels of a region in all frames
+together, a PSNR "mean of frames" the mean of each frame's own. ``--tracker`` is a folder with an
+independent face detector and mesh as ONNX files (see ``tracker.py``): with it, what is commanded
+of the photos is compared with what it sees, raw and, where ``--data`` tells them, divided by its
+own gains on true pictures.
 """
 
 from __future__ import annotations
@@ -20,16 +24,27 @@ import torch
 from torch import Tensor
 
 from vivant import latent
-from vivant.benchmarks.photos import GESTURES, gesture
+from vivant.benchmarks.photos import GESTURES, KINDS, gesture
+from vivant.benchmarks.photos import table as photo_table
+from vivant.composite import Compositor
 from vivant.errors import UsageError
 from vivant.export.nets.encode import Encode
 from vivant.export.nets.render import Render
 from vivant.export.nets.warp import composite, resize
+from vivant.export.train.evaluate_tracked import (
+    Draw,
+    calibrate,
+    judge,
+    look,
+    measure,
+    summary,
+)
 from vivant.export.train.face import example_inputs, load_face
 from vivant.export.train.face_data import NONE, collate, load_person, make_sample, shards, to_device
 from vivant.export.train.face_loss import FRAME, Regions
-from vivant.export.train.face_pose import about_neck
-from vivant.export.train.face_sheet import picture, write_png
+from vivant.export.train.face_pose import about_neck, as_seen, find_scene
+from vivant.export.train.face_sheet import write_png
+from vivant.export.train.tracker import Track, tracker
 
 BINS = (15, 30, 90)
 """Upper bounds of the bins of |yaw| of the driver, degrees."""
@@ -64,11 +79,13 @@ def portrait_pairs(person: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 class Tally:
-    """Squared errors by region and yaw, and flow errors, of one way to drive the network."""
+    """Squared errors by region and yaw, in all and by frame, and flow errors, of one way to drive
+    the network."""
 
     def __init__(self) -> None:
         self.squares: dict[str, float] = defaultdict(float)
         self.counts: dict[str, float] = defaultdict(float)
+        self.frames: dict[str, list[float]] = defaultdict(list)
         self.flows: list[Tensor] = []
         self.firsts: list[Tensor] = []
 
@@ -87,9 +104,12 @@ class Tally:
             label = next(str(bound) for bound in BINS if yaw <= bound)
             for name, mask in (("face", head), ("mouth", mouth), ("eyes", eyes)):
                 weight = (mask[row] > 0.5).float()
+                square, count = float((error[row] * weight).sum()), float(weight.sum())
                 for key in (f"{name} |yaw|<={label}", f"{name} all"):
-                    self.squares[key] += float((error[row] * weight).sum())
-                    self.counts[key] += float(weight.sum())
+                    self.squares[key] += square
+                    self.counts[key] += count
+                    if count > 0:
+                        self.frames[key].append(psnr(square, count))
 
     def table(self) -> dict[str, float]:
         """The figures."""
@@ -99,7 +119,8 @@ class Tally:
             "first flow error, median visible face, px": torch.cat(self.firsts).median().item(),
         }
         for key in sorted(self.squares):
-            out[f"PSNR {key}, dB"] = psnr(self.squares[key], self.counts[key])
+            out[f"PSNR {key}, pooled, dB"] = psnr(self.squares[key], self.counts[key])
+            out[f"PSNR {key}, mean of frames, dB"] = float(np.mean(self.frames[key] or np.nan))
         return out
 
 
@@ -113,6 +134,7 @@ def held_out(encode: Encode, render: Render, files: list[Path], seed: int) -> di
     alone, told = Tally(), Tally()
     keypoints, owns, flickers, codes = [], [], [], []
     for k, path in enumerate(files):
+        print(f"person {k + 1} of {len(files)}", file=sys.stderr)
         person = portrait_pairs(load_person(path))
         sample = make_sample(person, np.random.default_rng((seed, k)), 4, NONE)
         batch = to_device(collate([sample]), torch.device("cpu"))
@@ -129,7 +151,7 @@ def held_out(encode: Encode, render: Render, files: list[Path], seed: int) -> di
             looks, places = features.expand(count, -1, -1, -1), points.expand(count, -1, -1)
             for tally, code in ((alone, own), (told, batch["code"])):
                 start = code.expand(count, -1)
-                flow, occlusion, paint, first = render.predict(
+                flow, occlusion, paint, first, *_ = render.predict(
                     looks, places, start, batch["motion"]
                 )
                 out = composite(photo, flow, occlusion, paint)
@@ -169,26 +191,87 @@ def aligned(path: Path) -> np.ndarray:
     return cv2.resize(square, (FRAME, FRAME), interpolation=cv2.INTER_AREA)
 
 
+def driver(encode: Encode, render: Render, portrait: np.ndarray) -> tuple[Tensor, Tensor, Draw]:
+    """Keypoints (K, 3) and own code (63,) of a portrait (512, 512, 3) u8, and what moves it as a
+    stream would: composited by the product's own code."""
+    photo = torch.from_numpy(portrait.copy()).permute(2, 0, 1)[None].float() / 255
+    with torch.no_grad():
+        features, points, own = encode(torch.nn.functional.avg_pool2d(photo, 2))
+    compositor = Compositor(portrait)
+
+    def draw(motion: np.ndarray) -> np.ndarray:
+        code = torch.from_numpy(motion.astype(np.float32))[None]
+        with torch.no_grad():
+            return compositor(*(part.numpy() for part in render(features, points, own, code)))
+
+    return points[0], own[0], draw
+
+
 def animate(
-    encode: Encode, render: Render, portrait: np.ndarray
+    portrait: np.ndarray, points: Tensor, own: Tensor, draw: Draw
 ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
     """All gestures of one aligned portrait: pictures 512 x 512, and figures of the photo."""
-    photo = torch.from_numpy(portrait.copy()).permute(2, 0, 1)[None].float() / 255
-    small = torch.nn.functional.avg_pool2d(photo, 2)
-    frames = {}
-    with torch.no_grad():
-        features, points, own = encode(small)
-        for name, change in GESTURES.items():
-            motion = torch.from_numpy(gesture(own[0].numpy(), change))[None]
-            out = composite(photo, *render(features, points, own, motion))
-            frames[name] = picture(out[0], FRAME)
+    frames = {name: draw(gesture(own.numpy(), change)) for name, change in GESTURES.items()}
     still = frames["own"].astype(np.float32) - portrait.astype(np.float32)
     figures = {"own-motion PSNR, dB": psnr(float((still**2).mean()) / 255**2, 1)}
     dots = portrait.copy()
-    for x, y, _ in points[0].tolist():
+    for x, y, _ in points.tolist():
         cv2.circle(dots, (int(x * FRAME), int(y * FRAME)), 2, (0, 255, 0), -1)
     frames["keypoints"] = dots
     return frames, figures
+
+
+def calibrated(
+    encode: Encode, render: Render, files: list[Path], track: Track
+) -> tuple[dict[str, float], dict[str, float]]:
+    """The tracker's gains, and its view of held-out persons' true pictures and of our frames."""
+    seen = []
+    for k, path in enumerate(files):
+        print(f"tracking person {k + 1} of {len(files)}", file=sys.stderr)
+        person = portrait_pairs(load_person(path))
+        source = int(person["pairs"][0, 1])
+        scene = find_scene(person["keypoints"], person["motion"])
+        codes, _ = as_seen(scene, person["keypoints"], person["motion"], source)
+        away = torch.from_numpy(scene.away.astype(np.float32)).expand(len(codes), -1)
+        # A stream's code knows nothing of where a person's neck is.
+        codes = about_neck(torch.from_numpy(codes), away).numpy()
+        images = np.stack([cv2.resize(frame, (FRAME, FRAME)) for frame in person["image"]])
+        _, own, draw = driver(encode, render, images[source])
+        seen += look(images, codes, source, own.numpy(), draw, track)
+    if not seen:
+        raise UsageError("the tracker finds no faces", expected="MediaPipe's models")
+    return calibrate(seen)
+
+
+def photographs(
+    encode: Encode,
+    render: Render,
+    folder: Path,
+    track: Track | None,
+    gains: dict[str, float],
+    sheets: Path | None,
+) -> dict[str, dict[str, float]]:
+    """Figures by photo of a folder of aligned portraits; their animation sheets are written."""
+    if not folder.is_dir():
+        raise UsageError("no folder of photos", expected="aligned portraits", got=str(folder))
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in KINDS)
+    if not paths:
+        raise UsageError("no photos", expected=", ".join(KINDS), got=str(folder))
+    rows = {}
+    for k, path in enumerate(paths):
+        print(f"photo {k + 1} of {len(paths)}: {path.name}", file=sys.stderr)
+        portrait = aligned(path)
+        points, own, draw = driver(encode, render, portrait)
+        frames, figures = animate(portrait, points, own, draw)
+        if track is not None:
+            code = own.numpy()
+            figures |= measure(portrait, code, draw, track)
+            figures |= judge(figures, code, gains)
+        rows[path.name] = figures
+        if sheets is not None:
+            sheets.mkdir(parents=True, exist_ok=True)
+            write_png(sheets / f"{path.stem}.png", sheet(frames))
+    return rows
 
 
 def sheet(frames: dict[str, np.ndarray], size: int = 320, columns: int = 5) -> np.ndarray:
@@ -211,10 +294,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--data", help="folder whose held-out person_*.npz are measured")
     parser.add_argument("--persons", type=int, default=40, help="at most so many persons")
     parser.add_argument("--photos", help="folder of aligned portraits")
+    parser.add_argument("--tracker", help="folder of an independent tracker's ONNX files")
     parser.add_argument("--sheets", help="folder for the photos' animation sheets")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args(arguments)
+    track = tracker(Path(options.tracker)) if options.tracker else None
+    gains: dict[str, float] = {}
     encode, render = load_face(options.checkpoint)
     table: dict[str, float] = {
         "parameters, million": sum(p.numel() for net in (encode, render) for p in net.parameters())
@@ -226,20 +312,23 @@ def main(arguments: list[str] | None = None) -> None:
         if not files:
             raise UsageError("no held-out persons", expected="person_1*.npz", got=options.data)
         table |= held_out(encode, render, files, options.seed)
+        if track is not None:
+            gains, seen = calibrated(encode, render, files, track)
+            table |= seen
+    rows: dict[str, dict[str, float]] = {}
     if options.photos:
-        kinds = (".png", ".jpg", ".jpeg")
-        for path in sorted(p for p in Path(options.photos).iterdir() if p.suffix.lower() in kinds):
-            frames, figures = animate(encode, render, aligned(path))
-            table |= {f"{path.name}: {name}": value for name, value in figures.items()}
-            if options.sheets:
-                Path(options.sheets).mkdir(parents=True, exist_ok=True)
-                write_png(Path(options.sheets) / f"{path.stem}.png", sheet(frames))
+        sheets = Path(options.sheets) if options.sheets else None
+        rows = photographs(encode, render, Path(options.photos), track, gains, sheets)
+        table |= summary(rows.values())
     if options.json:
-        print(json.dumps(table, indent=1))
+        table |= {f"{photo}: {k}": value for photo, row in rows.items() for k, value in row.items()}
+        print(json.dumps({k: None if np.isnan(v) else v for k, v in table.items()}, indent=1))
     else:
         width = max(len(name) for name in table)
         for name, value in table.items():
             print(f"{name:{width}}  {value:8.3f}")
+        if rows:
+            print(photo_table(rows))
     sys.stdout.flush()
 
 
