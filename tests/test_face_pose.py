@@ -126,3 +126,22 @@ def test_a_tilt_of_the_camera_is_a_turn_of_the_head() -> None:
     points = pictures(motion, slope, CAMERA, 0.0, (0.0, 0.0, 0.0))
     seen, _ = as_seen(find_scene(points, motion), points, motion, 0)
     np.testing.assert_allclose(seen[0, 57:60], (-2, -3, 0), atol=0.3)
+
+
+def test_an_expression_reaches_its_keypoints_whole() -> None:
+    """Where a dropped jaw's keypoints come to lie, the interpolation moves as they do: neighbours
+    that stay would else hold back half of the chin's fall."""
+    poser = Poser()
+    points = torch.from_numpy(RIG.neutral)[None] * 0.165 + torch.tensor([0.5, 0.42, 0.0])
+    still, dropped = torch.zeros(1, latent.SIZE), torch.zeros(1, latent.SIZE)
+    dropped[0, latent.INDEX["jawOpen"]] = 0.8
+    with torch.no_grad():
+        posed = poser(points, still, dropped)
+        at = posed.points[..., :2]
+        maps, _ = poser.spread(posed, at[..., 0], at[..., 1], torch.zeros(1, len(RIG.names)))
+    down = maps[0, 1].diagonal()
+    wanted = 0.8 * RIG.delta[latent.INDEX["jawOpen"], :, 1]
+    chin = [k for k, name in enumerate(RIG.names) if name.startswith("chin")]
+    assert chin
+    for k in chin:
+        assert float(down[k]) > 0.75 * wanted[k] > 0.02

@@ -37,14 +37,42 @@ HEATS = 8
 """Learned mixtures of keypoint heat maps given to the U-Net and to each painter."""
 CODE = 128
 """Width of the steering code."""
+FETCHED = 0.5
+"""Share of what a person uncovers that is fetched from beside them; the rest is painted."""
 STILL = 25.0
 """Gate 1 - exp(-STILL |normalised motion change|^2): the photo's own motion returns the photo."""
 CHANGED = 10.0
-"""The same for the close-ups, over the shapes of the mouth or of the eyes alone."""
+"""The same for the close-ups, over the shapes of the mouth or of the lids alone."""
 STEP = 0.025
 """Flow, in frame fractions, of one unit of the residual head: small, so that its noise is."""
+LIGHT = 0.5
+"""Largest logarithm of what light that has moved makes of the photo."""
+CELLS = 32
+"""Side of the map of light."""
+FAINT = 0.5
+"""Light is painted as if it were stronger by this share of the frame's mean, and fainter for it:
+else its colour would jump where more light turns into less, and reduced precision with it."""
+THIN = 5e-3
+"""Weight of paint below which its colour need not be exact: rounding would make noise of it."""
 REST = -2.0
 """Initial logit of every occlusion: paint only where learned to."""
+
+
+class Rendered(NamedTuple):
+    """What ``render`` tells of a driven frame, and what only its training needs."""
+
+    flow: Tensor
+    """(B, 2, 128, 128) frame fractions."""
+    occlusion: Tensor
+    """(B, 1, 256, 256)."""
+    paint: Tensor
+    """(B, 3, 256, 256)."""
+    first: Tensor
+    """(B, 2, 128, 128) the flow before its correction."""
+    light: Tensor
+    """(B, 1, 32, 32) logarithm of the light on the photo's surfaces, to what it was."""
+    bare: tuple[Tensor, Tensor]
+    """Occlusion and paint before light."""
 
 
 class First(NamedTuple):
@@ -89,6 +117,20 @@ def first_flow(
     return First(flow, maps, heats, rigid)
 
 
+def relit(occlusion: Tensor, paint: Tensor, shown: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
+    """Occlusion and paint that also multiply the photo by 1 + ``change`` (B, 1, H, W).
+
+    It is paint of the photo's colour, as ``shown`` coarsely, made darker or brighter by up to half
+    or a little more, in the share that this takes: compositing knows no brighter photo.
+    """
+    rest, size = 1 - occlusion, torch.abs(change)
+    size = size + FAINT * size.mean((1, 2, 3), keepdim=True)
+    share = 2 * size / (1 + size)
+    added = rest * torch.minimum((share + change) * shown, share)
+    whole = occlusion + rest * share
+    return whole, (paint * (occlusion + THIN) + added) / (whole + THIN)
+
+
 def start_shut(layer: nn.Conv2d) -> None:
     """Initial output of a painter's last layer: little weight, and the photo's own colour."""
     bias = torch.zeros(layer.out_channels)
@@ -106,9 +148,11 @@ class Painter(nn.Module):
     taper: Tensor
     place: Tensor
 
-    def __init__(self, size: int, radius: float, lower: float, width: int) -> None:
+    def __init__(
+        self, size: int, radius: float, lower: float, width: int, cover: bool = False
+    ) -> None:
         super().__init__()
-        self.size, self.radius, self.lower = size, radius, lower
+        self.size, self.radius, self.lower, self.cover = size, radius, lower, cover
         names = load_rig().names
         self.mix = nn.Parameter(0.3 * torch.randn(HEATS, len(names)))
         ramp = (torch.arange(size, dtype=torch.float32) + 0.5) / size * 2 - 1
@@ -157,6 +201,9 @@ class Painter(nn.Module):
         x0 = self.last(self.act(upsample(self.up(x1)) + x0), next(film))
         out = F.pixel_shuffle(self.leave(x0), 2).float()  # (B, 6, n, n)
         weight, keep, paint, fixed = planes(torch.sigmoid(out), [1, 1, 3, 1])
+        # A half-transparent lid is worse than a soft one: what is painted at all is covered.
+        if self.cover:
+            weight = weight * (2 - weight)
         weight = weight * self.taper
         colour = paint + keep * (moving + fixed * (rigid - moving) - paint)
         return torch.cat([weight, weight * colour], 1)
@@ -205,6 +252,7 @@ class Render(nn.Module):
     scale: Tensor
     twice: Tensor
     fourfold: Tensor
+    eightfold: Tensor
 
     def __init__(self, width: int = 48) -> None:
         super().__init__()
@@ -217,7 +265,8 @@ class Render(nn.Module):
         self.register_buffer("mirror", torch.from_numpy(rig.mirror.astype("int64")))
         self.register_buffer("swap", torch.from_numpy(MOTION_MIRROR.copy()))
         self.register_buffer("scale", torch.tensor(SCALE)[None])
-        groups = [("jaw", "mouth", "tongue"), ("eye", "gaze")]
+        # Eyes that look elsewhere are warped: paint of them is blurred and hides the pupil.
+        groups = [("jaw", "mouth", "tongue"), ("eyeBlink", "eyeSquint", "eyeWide")]
         shapes = [[float(name.startswith(group)) for group in groups] for name in latent.NAMES]
         self.register_buffer("shapes", torch.tensor(shapes), persistent=False)
         self.steer = nn.Sequential(nn.Linear(126, CODE), act, nn.Linear(CODE, CODE), act)
@@ -232,6 +281,8 @@ class Render(nn.Module):
         self.back32 = Steered(w2, CODE)
         self.up64 = conv(w2, w1)
         self.back64 = Steered(w1, CODE)
+        self.light = conv(w2, 1)
+        quiet(self.light)
         self.residual = conv(w1, 2 * 4)
         quiet(self.residual, 0.2)
         self.detail = conv(w1, 16 * 4)
@@ -244,16 +295,16 @@ class Render(nn.Module):
         self.enlarge = Double(4, FLOW)
         self.register_buffer("twice", hats(64, FLOW), persistent=False)
         self.register_buffer("fourfold", hats(64, PAINT), persistent=False)
+        self.register_buffer("eightfold", hats(CELLS, PAINT), persistent=False)
         self.mouth = Painter(64, 0.68, 0.2, 40)
-        self.eye = Painter(40, 0.36, 0.0, 24)
+        self.eye = Painter(40, 0.36, 0.0, 24, cover=True)
 
     def forward(
         self, features: Tensor, keypoints: Tensor, source: Tensor, motion: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """features (B, C, 64, 64), keypoints (B, K, 3), source and motion (B, 63) -> flow
         (B, 2, 128, 128) in frame fractions, occlusion (B, 1, 256, 256), paint (B, 3, 256, 256)."""
-        flow, occlusion, paint, _ = self.predict(features, keypoints, source, motion)
-        return flow, occlusion, paint
+        return self.predict(features, keypoints, source, motion)[:3]
 
     def predict(
         self,
@@ -262,9 +313,8 @@ class Render(nn.Module):
         source: Tensor,
         motion: Tensor,
         away: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The same and the first flow (B, 2, 128, 128), for its own loss; ``away`` as for
-        ``Poser``."""
+    ) -> Rendered:
+        """The same, and what only training needs; ``away`` as for ``Poser``."""
         batch = features.shape[0]
         change = (motion - source) / self.scale
         gate = 1 - torch.exp(-STILL * (change * change).sum(1, keepdim=True))[:, :, None, None]
@@ -279,7 +329,9 @@ class Render(nn.Module):
         first = first_flow(self.poser, posed, line, line, prior, self.mix, halved=True)
         matte = torch.sigmoid(2 * sample_at(person, line, line, first.flow))
         still = torch.sigmoid(2 * self.twice @ person @ self.twice.T)
-        flow = start = first.flow * matte
+        # What a person uncovers is fetched from beside them: a flow that faded there would pass
+        # over the photo's own hair once more and leave it as a line.
+        flow = start = first.flow * torch.maximum(matte, still)
         # Flow is taught by exact flow alone: through pictures its gradient is mostly noise.
         fixed = flow.detach()
         shown = sample(photo, fixed)  # (B, 3, 128, 128)
@@ -297,6 +349,9 @@ class Render(nn.Module):
             x16 = block(x16, next(film))
         x32 = self.back32(self.act(upsample(self.up32(x16)) + x32), next(film))
         x64 = self.back64(self.act(upsample(self.up64(x32)) + x64), next(film))
+        # Light that has moved shows on the person alone.
+        light = 2 * torch.sigmoid(2 * self.light(x32).float()) - 1
+        light = light * F.avg_pool2d(matte, 4) * (LIGHT * gate)
 
         flow = flow + F.pixel_shuffle(self.residual(x64), 2).float() * (STEP * gate)
         shown = sample(photo, flow.detach())
@@ -304,13 +359,24 @@ class Render(nn.Module):
         seen = torch.cat([shown - 0.5, matte, still], 1)
         detail = self.act(self.blend.parts(detail, seen))
         close = self.close_up(posed, photo, prior, motion, change)  # (B, 4, 256, 256)
-        occlusion, paint = self.compose(detail, shown, still - matte, background, close)
-        return flow, occlusion * gate, paint, start
+        # exp(light) - 1, whose small values 16 bits would round away.
+        change = light + light * light * (0.5 + light * (1 / 6))
+        change = self.eightfold @ change @ self.eightfold.T
+        lit, bare = self.compose(detail, shown, still - matte, background, close, change)
+        (occlusion, paint), (cover, colour) = lit, bare
+        return Rendered(flow, occlusion * gate, paint, start, light, (cover * gate, colour))
 
     def compose(
-        self, detail: Tensor, shown: Tensor, uncovered: Tensor, background: Tensor, close: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Occlusion (B, 1, 256, 256) and paint (B, 3, 256, 256)."""
+        self,
+        detail: Tensor,
+        shown: Tensor,
+        uncovered: Tensor,
+        background: Tensor,
+        close: Tensor,
+        change: Tensor,
+    ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Occlusion (B, 1, 256, 256) and paint (B, 3, 256, 256), with the
+        ``change`` of light (B, 1, 256, 256) on the photo and without."""
         weights = torch.cat([self.leave.weight, self.reveal.weight])
         biases = torch.cat([self.leave.bias, self.reveal.bias])  # type: ignore[list-item]
         out = F.pixel_shuffle(self.leave.of(detail, weights, biases), 2).float()
@@ -320,13 +386,14 @@ class Render(nn.Module):
         paint = colour + torch.sigmoid(keep) * (shown - colour)
         # Where the person was and is no more, the background continues.
         left = torch.sigmoid(reveal + uncovered * 8 - 4)
+        occlusion = occlusion * (1 - FETCHED * torch.clamp(3 * uncovered, 0, 1))
         background = self.fourfold @ background @ self.fourfold.T
         paint = paint + left * (background - paint)
         weight, premultiplied = close.split([1, 3], 1)
         occlusion = occlusion * (1 - weight)
         whole = occlusion + weight
-        paint = (paint * (occlusion + 1e-3) + premultiplied) / (whole + 1e-3)
-        return whole, paint
+        paint = (paint * (occlusion + THIN) + premultiplied) / (whole + THIN)
+        return relit(whole, paint, shown, change), (whole, paint)
 
     def close_up(
         self, posed: Posed, photo: Tensor, prior: Tensor, motion: Tensor, change: Tensor

@@ -1,7 +1,7 @@
 """Train the face networks on synthetic people::
 
     vivant train face --data DIR --out RUN [--resume] --minutes N --threads T --seed 0
-    torchrun --nproc-per-node 8 -m vivant.export.train.face --data DIR --out RUN
+    torchrun --nproc-per-node 8 -m vivant.export.train.face -- --data DIR --out RUN
 
 Writes ``checkpoint.pt``, ``curves.csv``, ``curves.png`` and ``sheet.png`` into RUN every few
 minutes. The learning rate follows the share of the minutes that is spent, so that a run of any

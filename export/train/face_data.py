@@ -22,6 +22,7 @@ import torch
 from vivant.errors import UsageError
 from vivant.export.nets.mirror import MOTION_MIRROR
 from vivant.export.nets.pose import load_rig
+from vivant.export.train.face_background import sample_texture, with_background
 from vivant.export.train.face_pose import Scene, as_seen, find_scene
 from vivant.export.train.face_teeth import MOUTH, bared
 
@@ -95,8 +96,11 @@ class Augment:
     """Probability that parted lips are drawn further apart, or teeth painted between them, where
     the encoder alone sees a frame."""
 
+    textured: float = 0.3
+    """Probability of a sharp background."""
 
-NONE = Augment(0, 0, (1, 1), 0, 0, 0, 0, 0, 0, 0)
+
+NONE = Augment(0, 0, (1, 1), 0, 0, 0, 0, 0, 0, 0, 0)
 """No augmentation at all."""
 
 
@@ -242,6 +246,8 @@ class Look:
     style: tuple[int, float] | None
     white: float
     """How far teeth are drawn toward white, 0..1."""
+    background: Array | None
+    """What is behind the person instead, RGB 0..1, (256, 256, 3)."""
 
     @classmethod
     def sample(cls, rng: np.random.Generator, augment: Augment) -> Look:
@@ -257,13 +263,16 @@ class Look:
         if rng.random() < augment.style:
             style = (int(rng.integers(3)), float(rng.random()))
         white = float(rng.uniform(0, 0.8)) if rng.random() < augment.teeth else 0.0
-        return cls(geometry, matrix, curve, style, white)
+        background = sample_texture(rng) if rng.random() < augment.textured else None
+        return cls(geometry, matrix, curve, style, white, background)
 
     def picture(self, image: Array, segment: Array) -> Array:
         """Apply to a u8 image of these classes, which becomes 256 x 256."""
         image = _side256(image)
         if self.white > 0:
             image = _whitened(image, segment, self.white)
+        if self.background is not None:
+            image = with_background(image, segment, self.background)
         image = self.geometry.picture(image)
         if self.style is not None:
             image = _painted(image, *self.style)

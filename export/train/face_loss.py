@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vivant import latent
-from vivant.export.nets.encode import BACKGROUND, PHOTO, Analysis, Encode
+from vivant.export.nets.encode import BACKGROUND, PHOTO, Analysis, Encode, widened
 from vivant.export.nets.pose import load_rig
-from vivant.export.nets.render import PAINT, Render
+from vivant.export.nets.render import CELLS, LIGHT, PAINT, Render
 from vivant.export.nets.warp import centres, resize, sample
 
 FRAME = 512
@@ -22,6 +22,10 @@ IPD = 0.165 * FRAME
 """Pixels between the pupils in the aligned portrait."""
 CODE_KNEE = 0.4
 """Where the penalty of the own code turns from quadratic to linear, normalised units."""
+PARTING = ("jawOpen", "mouthUpperUp", "mouthLowerDown", "mouthSmile")
+"""Shapes that show teeth."""
+LESS, LESS_SHARE = 0.6, 0.3
+"""By how much of themselves, at most, they are made smaller, and how often."""
 CLASS_WEIGHT = (0.3, 1.0, 0.7, 0.4, 2.0, 2.0, 1.5, 0.7)
 """Importance of background, skin, hair, clothes, eyes, mouth interior, brows, accessories."""
 
@@ -107,6 +111,42 @@ def uncovered(before: Tensor, now: Tensor) -> Tensor:
     return torch.clamp(3 * (before - now), 0, 1)
 
 
+def believed(encode: Encode, found: Tensor, code: Tensor, trust: float) -> Tensor:
+    """True own codes (B, 63), a share ``trust`` of them with the expression and gaze that the
+    encoder has ``found``.
+
+    What is commanded is absolute: a mouth shuts even where its photo's code was misread. Teeth of
+    real photos are read too small more often than those of synthetic ones, so some of the shapes
+    that part the lips are made smaller still.
+    """
+    guess = torch.maximum(torch.minimum(found, encode.high), encode.low)[:, :57]
+    draw = torch.rand(3, len(code), 1, device=code.device)
+    less = 1 - LESS * draw[1] * (draw[2] < LESS_SHARE)
+    parting = code.new_tensor([float(name.startswith(PARTING)) for name in latent.NAMES[:57]])
+    guess = guess * (1 + parting * (less - 1))
+    return torch.cat([torch.where(draw[0] < trust, guess, code[:, :57]), code[:, 57:]], 1)
+
+
+def moved_light(
+    photo: Tensor, target: Tensor, flow: Tensor, visible: Tensor
+) -> tuple[Tensor, Tensor]:
+    """How much more light falls on what both pictures show, and how sure that is.
+
+    photo and target (B, 3, 256, 256), exact flow (B, 2, 128, 128), what is visible of the person
+    (B, 1, 128, 128) -> logarithm of the smooth ratio, and weight, (B, 1, 32, 32) each.
+    """
+    step = target.shape[-1] // 2 // CELLS
+    before = sample(photo, flow).mean(1, keepdim=True)
+    after = F.avg_pool2d(target, 2).mean(1, keepdim=True)
+
+    def smooth(x: Tensor) -> Tensor:
+        return F.avg_pool2d(F.avg_pool2d(x * visible, step), 3, 1, 1)
+
+    sure = smooth(torch.ones_like(visible))
+    ratio = torch.log((smooth(after) + 0.02 * sure + 1e-4) / (smooth(before) + 0.02 * sure + 1e-4))
+    return ratio.clamp(-LIGHT, LIGHT), sure
+
+
 class Result(NamedTuple):
     """One step's loss and what to log or show."""
 
@@ -171,8 +211,8 @@ def face_loss(
     """The whole loss of one batch (see ``face_data.to_device``).
 
     ``trust`` is the share of samples rendered from the encoder's own keypoints rather than the
-    true ones. Their motion code is the true one: where the encoder errs in it, another frame
-    would be right, and no target shows that frame.
+    true ones, and of those rendered from its own code but for the head's pose: where the encoder
+    errs in that, another frame would be right, and no target shows that frame.
     """
     sources = len(batch["photo"])
     if encode.heat.weight.requires_grad:
@@ -191,18 +231,18 @@ def face_loss(
         believe[:, None, None], found.keypoints[:sources].detach(), batch["points"]
     )
     # Paint is judged against undamaged pictures, so the photo that paint sees is undamaged too.
-    learned = found.features[:sources, PHOTO:-BACKGROUND]
-    behind = encode.background(batch["photo"], learned[:, :1])
-    features = torch.cat([encode.keep(batch["photo"]), learned, behind], 1)
+    matte = found.features[:sources, PHOTO : PHOTO + 1]
+    learned = found.features[:sources, PHOTO + 1 : -BACKGROUND]
+    behind = encode.background(batch["photo"], matte)
+    features = torch.cat([encode.keep(batch["photo"]), widened(matte), learned, behind], 1)
+    own = believed(encode, found.motion[:sources].detach(), batch["code"], trust)
     drivers = len(batch["motion"]) // sources
     away = batch["away"][:, None]
-    many = [
-        x.repeat_interleave(drivers, 0)
-        for x in (features, points, batch["code"], batch["photo"], away)
-    ]
+    many = [x.repeat_interleave(drivers, 0) for x in (features, points, own, batch["photo"], away)]
     features, points, code, photo, away = many
     motion = batch["motion"]
-    flow, occlusion, paint, first = render.predict(features, points, code, motion, away)
+    driven = render.predict(features, points, code, motion, away)
+    flow, first = driven.flow, driven.first
 
     segment, visible, target = batch["target_segment"], batch["visible"], batch["target"]
     mouth, eyes = regions.blobs(batch["target_points"], 128)
@@ -211,16 +251,20 @@ def face_loss(
     before = resize((batch["segment"] > 0).float()[:, None], 128).repeat_interleave(drivers, 0)
     left = uncovered(before, person)
     weight = weight + LEFT_WEIGHT * left
-    shown = visible * weight
+    # Beside a person what is shown matters, not whence: the rim of the matte moves with the head,
+    # and what the head uncovers is fetched from there.
+    beside = F.max_pool2d(torch.maximum(before, person), 9, 1, 4) * (1 - person)
+    shown = visible * weight * (1 - beside)
     flow_error = robust((flow - batch["flow"]) * FRAME, 0.5).mean(1, keepdim=True)
     first_error = robust((first - batch["flow"]) * FRAME, 0.5).mean(1, keepdim=True)
     flow_loss, first_loss = average(flow_error, shown), average(first_error, shown)
     rough = sum(e.abs().mean() for e in edges((flow - first) * FRAME))
 
     warped = sample(photo, resize(flow.detach(), PAINT))
-    out = warped * (1 - occlusion) + paint * occlusion
+    out = warped * (1 - driven.occlusion) + driven.paint * driven.occlusion
+    occlusion, paint = driven.bare
     weight256 = resize(weight, PAINT)
-    light = average(robust(out - target, 0.01), weight256)
+    colour = average(robust(out - target, 0.01), weight256)
     sharp = gradient_l1(out, target, weight256)
     hidden = resize(torch.maximum(1 - visible, left), PAINT)
     inside = resize(((segment == 5) | (segment == 4)).float()[:, None], PAINT)
@@ -228,16 +272,23 @@ def face_loss(
     need = torch.clamp(hidden + inside + 0.5 * close, 0, 1) * weight256 + 0.01
     painted = average(robust(paint - target, 0.01), need) + 0.5 * gradient_l1(paint, target, need)
     tone = F.avg_pool2d((out - target) * weight256, 16) / F.avg_pool2d(weight256, 16)
-    free = 1 - 0.9 * torch.clamp(close + inside, 0, 1)
+    # In mouth and eyes paint may lie over what is seen; what is hidden it has to cover.
+    # What is fetched from beside the person needs no paint.
+    free = 1 - 0.9 * torch.clamp(close + inside, 0, 1) * (1 - hidden)
+    free = free * (1 - resize(left, PAINT))
     unsure = F.binary_cross_entropy(
         occlusion.clamp(1e-4, 1 - 1e-4), hidden, weight=free, reduction="mean"
     )
     # The photo has twice the paint's resolution: where its warp is right, it is to be kept.
     wrong = F.avg_pool2d((warped.detach() - target).abs().mean(1, keepdim=True), 5, 1, 2)
-    lazy = average(occlusion * torch.exp(-wrong / 0.04), 0.3 + 2 * close)
+    # How wrong is a question of light: a dark eye differs little from its lid.
+    dim = torch.clamp(2.5 * F.avg_pool2d(target.mean(1, keepdim=True), 15, 1, 7), 0.2, 1)
+    lazy = average(occlusion * torch.exp(-wrong / (0.04 * dim)), 0.3 + 2 * close)
     total = total + 1.0 * flow_loss + 1.0 * first_loss + 0.02 * rough
-    total = total + 12 * light + 8 * sharp + 16 * robust(tone, 0.01).mean()
-    total = total + 6 * painted + 0.25 * unsure + 1.5 * lazy
+    ratio, sure = moved_light(photo, target, batch["flow"], visible * person)
+    light = average(robust(driven.light - ratio, 0.1), sure)
+    total = total + 12 * colour + 8 * sharp + 16 * robust(tone, 0.01).mean()
+    total = total + 6 * painted + 0.25 * unsure + 1.5 * lazy + 25 * light
     error = (out.detach() - target) ** 2
     face = resize(((segment != 0) & (segment != 3)).float()[:, None], PAINT)
     epe = ((flow.detach() - batch["flow"]) * FRAME).norm(dim=1, keepdim=True)
@@ -245,7 +296,9 @@ def face_loss(
     log |= {
         "flow_px": average(epe, visible * person),
         "first_px": average(epe_first, visible * person),
-        "photo_l1": light,
+        "photo_l1": colour,
+        "light": light,
+        "light_0": average(robust(ratio, 0.1), sure),
         "psnr_face": -10 * torch.log10(average(error, face)),
         "psnr_mouth": -10 * torch.log10(average(error, resize(mouth, PAINT))),
         "psnr_eyes": -10 * torch.log10(average(error, resize(eyes, PAINT))),

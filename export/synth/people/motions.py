@@ -179,8 +179,8 @@ def _toothy(rng: np.random.Generator, skew: Array) -> Array:
     amount = rng.uniform(0.2, 1.1) ** 0.7
     shapes = {
         "mouthSmile": amount * rng.uniform(0.5, 1.0),
-        "mouthUpperUp": amount * rng.uniform(0.15, 0.55),
-        "mouthLowerDown": amount * rng.uniform(0.35, 0.75),
+        "mouthUpperUp": amount * rng.uniform(0.15, 0.9),
+        "mouthLowerDown": amount * rng.uniform(0.35, 1.0),
         "mouthStretch": amount * rng.uniform(0, 0.3),
         "mouthDimple": amount * rng.uniform(0, 0.3),
         "cheekSquint": amount * rng.uniform(0.2, 0.7),
