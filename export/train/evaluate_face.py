@@ -113,12 +113,16 @@ class Tally:
 
     def table(self) -> dict[str, float]:
         """The figures."""
-        out = {
+        return {
             "flow error, median visible face, px": torch.cat(self.flows).median().item(),
             "flow error, mean visible face, px": torch.cat(self.flows).mean().item(),
             "first flow error, median visible face, px": torch.cat(self.firsts).median().item(),
-        }
-        for key in sorted(self.squares):
+        } | self.pictures()
+
+    def pictures(self, region: str = "") -> dict[str, float]:
+        """PSNR of the regions whose names start with ``region``."""
+        out = {}
+        for key in sorted(key for key in self.squares if key.startswith(region)):
             out[f"PSNR {key}, pooled, dB"] = psnr(self.squares[key], self.counts[key])
             out[f"PSNR {key}, mean of frames, dB"] = float(np.mean(self.frames[key] or np.nan))
         return out
@@ -128,10 +132,12 @@ def held_out(encode: Encode, render: Render, files: list[Path], seed: int) -> di
     """Errors on held-out persons from their most frontal frame, driven by true codes.
 
     Once from the photo alone, and once with the photo's true own code: the difference is what
-    the encoder's own code costs, which offsets every frame alike.
+    the encoder's own code costs, which offsets every frame alike. And twice to compare with: the
+    latter without its light, and the photo warped by the exact flow, with what it does not show
+    taken from the true picture, which is as far as flow and paint go without light.
     """
     regions = Regions(torch.device("cpu"))
-    alone, told = Tally(), Tally()
+    alone, told, unlit, exact = Tally(), Tally(), Tally(), Tally()
     keypoints, owns, flickers, codes = [], [], [], []
     for k, path in enumerate(files):
         print(f"person {k + 1} of {len(files)}", file=sys.stderr)
@@ -151,11 +157,15 @@ def held_out(encode: Encode, render: Render, files: list[Path], seed: int) -> di
             looks, places = features.expand(count, -1, -1, -1), points.expand(count, -1, -1)
             for tally, code in ((alone, own), (told, batch["code"])):
                 start = code.expand(count, -1)
-                flow, occlusion, paint, first, *_ = render.predict(
-                    looks, places, start, batch["motion"]
-                )
-                out = composite(photo, flow, occlusion, paint)
-                tally.add(batch, regions, out, flow, first)
+                got = render.predict(looks, places, start, batch["motion"])
+                out = composite(photo, got.flow, got.occlusion, got.paint)
+                tally.add(batch, regions, out, got.flow, got.first)
+            # Here ``got`` is what was drawn with the true own code.
+            out = composite(photo, got.flow, *got.bare)
+            unlit.add(batch, regions, out, got.flow, got.first)
+            seen = resize(batch["visible"], batch["target"].shape[-1])
+            out = composite(photo, batch["flow"], 1 - seen, batch["target"])
+            exact.add(batch, regions, out, batch["flow"], batch["flow"])
             start, path_ = own.expand(count, -1), batch["motion"] - own
             three = [
                 composite(photo, *render(looks, places, start, start + share * path_))
@@ -176,7 +186,9 @@ def held_out(encode: Encode, render: Render, files: list[Path], seed: int) -> di
     for name in ("headYaw", "headPitch", "headRoll", "jawOpen", "eyeBlinkLeft", "gazeYaw"):
         table[f"own {name}, mean error"] = error[latent.INDEX[name]].item()
     table |= alone.table()
-    return table | {f"true own code: {key}": value for key, value in told.table().items()}
+    table |= {f"true own code: {key}": value for key, value in told.table().items()}
+    table |= {f"the same, light left: {k}": v for k, v in unlit.pictures("face").items()}
+    return table | {f"exact flow and paint: {k}": v for k, v in exact.pictures("face").items()}
 
 
 def aligned(path: Path) -> np.ndarray:
