@@ -8,13 +8,14 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from generic_head import keypoints, motion, seen
 
 from vivant import latent
 from vivant.errors import UsageError
 from vivant.export.nets.encode import Encode
 from vivant.export.nets.layers import Conv
 from vivant.export.nets.mirror import MOTION_MIRROR
-from vivant.export.nets.pose import CAMERA, Poser, load_rig
+from vivant.export.nets.pose import Poser, load_rig
 from vivant.export.nets.render import Render
 from vivant.export.nets.warp import composite
 from vivant.export.synth.people import keypoints as generic
@@ -23,9 +24,6 @@ from vivant.export.train.critic import Critic, critic_loss, painter_loss
 from vivant.export.train.face_data import Geometry, People, load_person, make_sample, shards
 from vivant.export.train.face_loss import uncovered
 
-IPD = 0.165
-EYES = (0.5, 0.42)
-"""Where the picture's optical axis meets the frame: the eyes of the generic head at rest."""
 PORTABLE = set(
     """
     Abs Add AveragePool Cast Clip Concat Constant Conv Cos DepthToSpace Div Exp Expand Gather Gemm
@@ -33,26 +31,6 @@ PORTABLE = set(
     Reshape Resize Sigmoid Sin Slice Softmax Split Sqrt Squeeze Sub Transpose Unsqueeze
     """.split()
 )
-
-
-def motion(**values: float) -> torch.Tensor:
-    code = torch.zeros(1, latent.SIZE)
-    for name, value in values.items():
-        code[0, latent.INDEX[name]] = value
-    return code
-
-
-def seen(code: torch.Tensor) -> np.ndarray:
-    """Keypoints (K, 3) of the generic head in a picture, by the generator's own formula."""
-    table = generic.keypoint_basis()
-    points = generic.pose(table.neutral, code[0].numpy(), table) * np.array([1, -1, 1])
-    scale = CAMERA / (CAMERA - points[:, 2:])
-    plane = points[:, :2] * scale * IPD + np.array(EYES)
-    return np.concatenate([plane, points[:, 2:] * IPD], 1).astype(np.float32)
-
-
-def keypoints(code: torch.Tensor) -> torch.Tensor:
-    return torch.from_numpy(seen(code))[None]
 
 
 @pytest.fixture(scope="module")

@@ -5,35 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from generic_head import keypoints as seen
+from generic_head import motion as code
 
 from vivant import latent
 from vivant.export.nets.encode import TOUCH, Encode
-from vivant.export.nets.pose import CAMERA
 from vivant.export.synth.people import keypoints as generic
 from vivant.export.train.face_teeth import MOUTH, bared, drawn_apart, gap, with_teeth
 
-IPD, EYES = 0.165, (0.5, 0.42)
 SKIN = (190, 140, 120)
 LIPS = [[f"lipInner{row}{part}" for part in ("Right", "Mid", "Left")] for row in ("Upper", "Lower")]
 BARED = {
     name + side: 0.6 for name in ("mouthUpperUp", "mouthLowerDown") for side in ("Left", "Right")
 }
-
-
-def code(**values: float) -> torch.Tensor:
-    out = torch.zeros(1, latent.SIZE)
-    for name, value in values.items():
-        out[0, latent.INDEX[name]] = value
-    return out
-
-
-def seen(motion: torch.Tensor) -> torch.Tensor:
-    """Keypoints (1, K, 3) of the generic head in a picture."""
-    table = generic.keypoint_basis()
-    points = generic.pose(table.neutral, motion[0].numpy(), table) * np.array([1, -1, 1])
-    plane = points[:, :2] * CAMERA / (CAMERA - points[:, 2:]) * IPD + np.array(EYES)
-    out = np.concatenate([plane, points[:, 2:] * IPD], 1)
-    return torch.from_numpy(out.astype(np.float32))[None]
 
 
 def unexplained(motion: torch.Tensor, told: torch.Tensor) -> float:

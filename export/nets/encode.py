@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from vivant import latent
 from vivant.export.nets.layers import SLOPE, Block, conv, fold, quiet, upsample
-from vivant.export.nets.pose import CAMERA, SCALE, Rig, load_rig, rotation
+from vivant.export.nets.pose import SCALE, Rig, in_camera, load_rig, rotation
 
 PHOTO = 48
 """Leading feature channels: the photo itself, 4x4 pixels folded into channels."""
@@ -188,19 +188,18 @@ class Encode(nn.Module):
         an expressionless face is shared out among the shapes that part lips (a linear estimate
         with known deviations). A smaller gap, or none, changes nothing.
         """
-        pair = torch.matmul(self.pupils, keypoints)  # (B, 2, 3)
-        across = pair[:, 1:] - pair[:, :1]
-        size = torch.sqrt((across * across).sum(-1, keepdim=True) + 1e-6)  # (B, 1, 1)
-        away = keypoints - 0.5 * (pair[:, :1] + pair[:, 1:])
-        depth = away[..., 2:] / size
-        plane = away[..., :2] / size * ((CAMERA - depth) / CAMERA)
-        apart = torch.matmul(self.between, torch.cat([plane, depth], -1))  # (B, 3, 3) IPD
+        photo, _, _ = in_camera(keypoints, self.pupils)
+        apart = torch.matmul(self.between, photo)  # (B, 3, 3) IPD
         down = rotation(motion[:, 57:60])[:, :, 1]  # (B, 3) the head's own axis
         gap = (apart * down[:, None]).sum(-1) - TOUCH  # (B, 3)
         for _ in range(PASSES):
-            motion = torch.maximum(torch.minimum(motion, self.high), self.low)
+            motion = self.bounded(motion)
             left = torch.relu(gap - torch.matmul(motion, self.parted))
             motion = motion + torch.matmul(left, self.share)
+        return self.bounded(motion)
+
+    def bounded(self, motion: Tensor) -> Tensor:
+        """A code (B, 63) brought within what a photo's own code can be."""
         return torch.maximum(torch.minimum(motion, self.high), self.low)
 
     def keep(self, portrait: Tensor) -> Tensor:

@@ -34,6 +34,8 @@ HIDDEN = ("teethUpper", "teethLower", "tongueTip")
 """Keypoints that lie inside the head and must not carry the skin's flow."""
 
 
+WIDE, FAR = 0.7, 0.01
+"""Reach in IPD, and weight, of what else each keypoint says far around it."""
 IRIS = 3.0
 """Further weight of the pupils: an iris moves as one, though lids that do not are close to it."""
 
@@ -119,6 +121,19 @@ def _project(points: Tensor, size: Tensor, axis: Tensor) -> Tensor:
     return points[..., :2] * (CAMERA / (CAMERA - points[..., 2:])) * size + axis
 
 
+def in_camera(keypoints: Tensor, pupils: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Keypoints (B, K, 3) of a photo in camera coordinates, (B, K, 3); the interpupillary distance
+    (B, 1, 1) and the middle of the eyes (B, 1, 2), frame fractions. ``pupils`` (2, K) picks them.
+    """
+    pair = torch.matmul(pupils, keypoints)  # (B, 2, 3)
+    gap = pair[:, 1:] - pair[:, :1]
+    size = torch.sqrt((gap * gap).sum(-1, keepdim=True) + 1e-6)
+    middle = 0.5 * (pair[:, :1] + pair[:, 1:])
+    depth = (keypoints[..., 2:] - middle[..., 2:]) / size
+    plane = (keypoints[..., :2] - middle[..., :2]) / size * ((CAMERA - depth) / CAMERA)
+    return torch.cat([plane, depth], -1), size, middle[..., :2]
+
+
 class Poser(nn.Module):
     """Pose keypoints and interpolate them into dense maps. No input of it is learned but widths."""
 
@@ -165,14 +180,7 @@ class Poser(nn.Module):
         ``away`` (B, 1, 3): the head's own pivot from the generic one, IPD, known in training alone.
         """
         batch = keypoints.shape[0]
-        pair = torch.matmul(self.pupils, keypoints)  # (B, 2, 3)
-        gap = pair[:, 1:] - pair[:, :1]
-        size = torch.sqrt((gap * gap).sum(-1, keepdim=True) + 1e-6)  # (B, 1, 1)
-        middle = 0.5 * (pair[:, :1] + pair[:, 1:])  # (B, 1, 3)
-        axis = middle[..., :2]
-        depth = (keypoints[..., 2:] - middle[..., 2:]) / size
-        plane = (keypoints[..., :2] - axis) / size * ((CAMERA - depth) / CAMERA)
-        photo = torch.cat([plane, depth], -1)  # (B, K, 3) camera coordinates
+        photo, size, axis = in_camera(keypoints, self.pupils)
         turn_s, turn_d = rotation(source[:, 57:60]), rotation(motion[:, 57:60])
         up = torch.tensor([1.0, -1.0, 1.0], device=source.device)
         move_s, move_d = (source[:, None, 60:] * up), (motion[:, None, 60:] * up)  # (B, 1, 3)
@@ -198,7 +206,7 @@ class Poser(nn.Module):
         places = _project(points, size, axis)
         return Posed(
             points=torch.cat([places, points[..., 2:]], -1),
-            shift=self._sharper(places, size[:, 0], amplitude, shift),
+            shift=self._sharper(places, size, amplitude, shift),
             amplitude=amplitude,
             size=size,
             axis=axis,
@@ -217,14 +225,14 @@ class Poser(nn.Module):
         A weighted mean of neighbours smooths: of a chin's fall it left half. What it lacks is
         added to each, twice (Jacobi's method; more rounds gain nothing).
         """
-        xs, ys = places[..., 0], places[..., 1]
+        at = places[..., 0], places[..., 1]
 
-        def weights(reach: Tensor) -> Tensor:
-            across, down = _bumps(places, xs, ys, reach)
+        def weights(bumps: tuple[Tensor, Tensor]) -> Tensor:
+            across, down = bumps
             return across.transpose(1, 2) * down * amplitude[:, None]  # (B, at K, of K)
 
-        near, far = weights(torch.exp(self.reach)[None] * size), weights(0.7 * size)
-        near = near / ((near + 0.01 * far).sum(2, keepdim=True) + 1e-6)
+        near, far = weights(self._fine(places, size, *at)), weights(_wide(places, size, *at))
+        near = near / ((near + FAR * far).sum(2, keepdim=True) + 1e-6)
         once = 2 * shift - torch.matmul(near, shift)
         return once + shift - torch.matmul(near, once)
 
@@ -234,7 +242,7 @@ class Poser(nn.Module):
         Returns expression shift, depth and rotation share (B, 5, H, W), and heat maps of the
         keypoint mixtures ``extra`` (E, K) -> (B, E, H, W).
         """
-        fx, fy = self._fine(posed, xs, ys)
+        fx, fy = self._fine(posed.points, posed.size, xs, ys)
         values = torch.cat([self._values(posed), extra.expand(len(xs), -1, -1)], 1)
         shift, rest, heats = _sums(values, fy, fx).split([3, 3, len(extra)], 1)
         return self._maps(posed, xs, ys, shift, rest), heats
@@ -246,15 +254,15 @@ class Poser(nn.Module):
 
         A mean over a cell is the product of the means over its columns and rows.
         """
-        fx, fy = self._fine(posed, xs, ys)
+        fx, fy = self._fine(posed.points, posed.size, xs, ys)
         shift, rest = _sums(self._values(posed), fy, fx).split([3, 3], 1)
         mx, my = 0.5 * (fx[:, :, ::2] + fx[:, :, 1::2]), 0.5 * (fy[:, ::2] + fy[:, 1::2])
         heats = _sums(extra.expand(len(xs), -1, -1), my, mx)
         return self._maps(posed, xs, ys, shift, rest), heats
 
-    def _fine(self, posed: Posed, xs: Tensor, ys: Tensor) -> tuple[Tensor, Tensor]:
+    def _fine(self, points: Tensor, size: Tensor, xs: Tensor, ys: Tensor) -> tuple[Tensor, Tensor]:
         """Each keypoint's own Gaussian over columns (B, K, W) and rows (B, H, K)."""
-        return _bumps(posed.points, xs, ys, torch.exp(self.reach)[None] * posed.size[:, 0])
+        return _bumps(points, xs, ys, torch.exp(self.reach)[None] * size[:, 0])
 
     def _values(self, posed: Posed) -> Tensor:
         """What is summed by the Gaussians: shift (3), depth, share, 1, weighted, (B, 6, K)."""
@@ -265,8 +273,8 @@ class Poser(nn.Module):
     def _maps(self, posed: Posed, xs: Tensor, ys: Tensor, shift: Tensor, rest: Tensor) -> Tensor:
         """Normalised sums, (B, 5, H, W)."""
         # Far from every keypoint the expression fades out while depth is extrapolated.
-        wx, wy = _bumps(posed.points, xs, ys, 0.7 * posed.size[:, 0])
-        rest = rest + _sums(0.01 * self._values(posed)[:, 3:], wy, wx)
+        wx, wy = _wide(posed.points, posed.size, xs, ys)
+        rest = rest + _sums(FAR * self._values(posed)[:, 3:], wy, wx)
         values, total = rest.split([2, 1], 1)
         return torch.cat([shift, values], 1) / (total + 1e-6)
 
@@ -304,6 +312,11 @@ def _bumps(points: Tensor, xs: Tensor, ys: Tensor, reach: Tensor) -> tuple[Tenso
     u = (xs[:, None] - points[..., 0:1]) / reach[..., None]
     v = (ys[:, :, None] - points[:, None, :, 1]) / reach[:, None]
     return torch.exp(-0.5 * u * u), torch.exp(-0.5 * v * v)
+
+
+def _wide(points: Tensor, size: Tensor, xs: Tensor, ys: Tensor) -> tuple[Tensor, Tensor]:
+    """A wide Gaussian about each keypoint, over columns (B, K, W) and rows (B, H, K)."""
+    return _bumps(points, xs, ys, WIDE * size[:, 0])
 
 
 def _sums(values: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

@@ -155,14 +155,17 @@ def held_out(encode: Encode, render: Render, files: list[Path], seed: int) -> di
             # No picture tells a step aside from a shifted frame: the driver's is from the true one.
             own = torch.cat([own[:, :60], batch["code"][:, 60:]], 1)
             looks, places = features.expand(count, -1, -1, -1), points.expand(count, -1, -1)
-            for tally, code in ((alone, own), (told, batch["code"])):
-                start = code.expand(count, -1)
-                got = render.predict(looks, places, start, batch["motion"])
-                out = composite(photo, got.flow, got.occlusion, got.paint)
+            mine, true = (
+                render.predict(looks, places, code.expand(count, -1), batch["motion"])
+                for code in (own, batch["code"])
+            )
+            for tally, got, (occlusion, paint) in (
+                (alone, mine, (mine.occlusion, mine.paint)),
+                (told, true, (true.occlusion, true.paint)),
+                (unlit, true, true.bare),
+            ):
+                out = composite(photo, got.flow, occlusion, paint)
                 tally.add(batch, regions, out, got.flow, got.first)
-            # Here ``got`` is what was drawn with the true own code.
-            out = composite(photo, got.flow, *got.bare)
-            unlit.add(batch, regions, out, got.flow, got.first)
             seen = resize(batch["visible"], batch["target"].shape[-1])
             out = composite(photo, batch["flow"], 1 - seen, batch["target"])
             exact.add(batch, regions, out, batch["flow"], batch["flow"])

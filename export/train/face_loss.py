@@ -119,7 +119,7 @@ def believed(encode: Encode, found: Tensor, code: Tensor, trust: float) -> Tenso
     real photos are read too small more often than those of synthetic ones, so some of the shapes
     that part the lips are made smaller still.
     """
-    guess = torch.maximum(torch.minimum(found, encode.high), encode.low)[:, :57]
+    guess = encode.bounded(found)[:, :57]
     draw = torch.rand(3, len(code), 1, device=code.device)
     less = 1 - LESS * draw[1] * (draw[2] < LESS_SHARE)
     parting = code.new_tensor([float(name.startswith(PARTING)) for name in latent.NAMES[:57]])
