@@ -23,9 +23,14 @@ from vivant.errors import UsageError
 from vivant.export.nets.mirror import MOTION_MIRROR
 from vivant.export.nets.pose import load_rig
 from vivant.export.train.face_background import sample_texture, with_background
+from vivant.export.train.face_loss import HIDDEN_WEIGHT
 from vivant.export.train.face_pose import Scene, as_seen, find_scene
 from vivant.export.train.face_teeth import MOUTH, bared
 
+SOLID = (1, 2, 6, 7)
+"""Classes of a head that turns as one: skin, hair, brows, accessories."""
+TURNS = 2
+"""Exact flows to a frame that the encoder alone sees: they tell its depth."""
 HELD_OUT = 100_000
 """Persons numbered from here on are never trained on."""
 KEYS = ("image", "motion", "keypoints", "segmentation", "pairs", "flow", "visible")
@@ -177,7 +182,9 @@ def _damage(image: Array, rng: np.random.Generator, augment: Augment) -> Array:
     return image
 
 
-_MIRROR = load_rig().mirror
+_MIRROR, _NAMES = load_rig().mirror, load_rig().names
+_PUPILS = [_NAMES.index("pupilRight"), _NAMES.index("pupilLeft")]
+_LIPS = [k for k, name in enumerate(_NAMES) if name.startswith("lip")]
 
 
 @dataclass
@@ -304,6 +311,39 @@ def _alone(
     }
 
 
+def _turns(
+    person: dict[str, Array],
+    scene: Scene,
+    index: int,
+    look: Look,
+    rng: np.random.Generator,
+) -> dict[str, Array]:
+    """How ``TURNS`` other frames lead to frame ``index``: ``motion`` (TURNS, 63), ``flow``
+    (TURNS, 2, 64, 64) and how far it teaches, ``told`` (TURNS, 64, 64), but at lips that
+    ``bared`` may have moved."""
+    rows = np.flatnonzero(person["pairs"][:, 1] == index)
+    rows = rng.choice(rows, TURNS, replace=len(rows) < TURNS)
+    drivers = person["pairs"][rows, 0]
+    codes, _ = as_seen(scene, person["keypoints"], person["motion"], index)
+    geometry = look.geometry
+    flows, masks = [], []
+    for row, driver in zip(rows, drivers, strict=True):
+        flow = geometry.flow(person["flow"][row])
+        flows.append(flow.reshape(2, 64, 2, 64, 2).mean((2, 4)))
+        classes = geometry.picture(person["segmentation"][driver], nearest=True)
+        seen = geometry.picture(person["visible"][row], nearest=True) > 0
+        told = np.isin(classes, SOLID) * np.where(seen, 1, HIDDEN_WEIGHT).astype(np.float32)
+        points = geometry.points(person["keypoints"][driver])[:, :2] * len(told)
+        gap = np.linalg.norm(points[_PUPILS[0]] - points[_PUPILS[1]])
+        x, y = points[_LIPS].mean(0)
+        cv2.ellipse(
+            told, (round(x), round(y)), (round(0.8 * gap), round(0.7 * gap)), 0, 0, 360, 0, -1
+        )
+        masks.append(told.reshape(64, 2, 64, 2).min((1, 3)))
+    motion = np.stack([geometry.code(codes[k]) for k in drivers])
+    return {"motion": motion, "flow": np.stack(flows), "told": np.stack(masks)}
+
+
 def make_frames(
     person: dict[str, Array], rng: np.random.Generator, count: int, augment: Augment
 ) -> dict[str, Array]:
@@ -333,7 +373,8 @@ def make_sample(
     Returns encoder input ``seen`` and clean ``photo`` (256, 256, 3) u8, ``code`` (63,),
     ``points`` (K, 3), ``segment`` (64, 64); per driver ``target``, ``motion``, ``target_points``,
     ``target_segment`` (128, 128), ``flow`` (2, 128, 128), ``visible`` (128, 128); and ``extra``
-    frames for the encoder alone: ``more``, ``more_code``, ``more_points``, ``more_segment``.
+    frames for the encoder alone: ``more``, ``more_code``, ``more_points``, ``more_segment``, with
+    the flows to them, ``more_motion``, ``more_flow`` and ``more_told`` (see ``_turns``).
     """
     pairs = person["pairs"]
     source = int(pairs[rng.integers(len(pairs)), 1])
@@ -353,32 +394,37 @@ def make_sample(
         return geometry.picture(person["segmentation"][index], nearest=True)
 
     frames = [int(pairs[row, 0]) for row in rows]
-    more = [int(k) for k in rng.choice(len(person["image"]), extra)]
+    more = [int(k) for k in rng.choice(np.unique(pairs[:, 1]), extra)]
     codes, own_points = seen(source)
     others = [_alone(person, scene, k, look, rng, augment) for k in more]
+    turns = [_turns(person, scene, k, look, rng) for k in more]
     photo = picture(source)
-    return {
-        "photo": photo,
-        "seen": _damage(photo, rng, augment),
-        "code": geometry.code(codes[source]),
-        "points": geometry.points(own_points),
-        "away": geometry.direction(scene.away),
-        "segment": segment(source)[::2, ::2],
-        "target": np.stack([picture(k) for k in frames]),
-        "motion": np.stack([geometry.code(codes[k]) for k in frames]),
-        "target_points": np.stack([geometry.points(person["keypoints"][k]) for k in frames]),
-        "target_segment": np.stack([segment(k) for k in frames]),
-        "flow": np.stack([geometry.flow(person["flow"][row]) for row in rows]),
-        "visible": np.stack([geometry.picture(person["visible"][row], True) for row in rows]),
-    } | {
-        name: np.stack([frame[key] for frame in others])
-        for name, key in (
-            ("more", "seen"),
-            ("more_code", "code"),
-            ("more_points", "points"),
-            ("more_segment", "segment"),
-        )
-    }
+    return (
+        {
+            "photo": photo,
+            "seen": _damage(photo, rng, augment),
+            "code": geometry.code(codes[source]),
+            "points": geometry.points(own_points),
+            "away": geometry.direction(scene.away),
+            "segment": segment(source)[::2, ::2],
+            "target": np.stack([picture(k) for k in frames]),
+            "motion": np.stack([geometry.code(codes[k]) for k in frames]),
+            "target_points": np.stack([geometry.points(person["keypoints"][k]) for k in frames]),
+            "target_segment": np.stack([segment(k) for k in frames]),
+            "flow": np.stack([geometry.flow(person["flow"][row]) for row in rows]),
+            "visible": np.stack([geometry.picture(person["visible"][row], True) for row in rows]),
+        }
+        | {
+            name: np.stack([frame[key] for frame in others])
+            for name, key in (
+                ("more", "seen"),
+                ("more_code", "code"),
+                ("more_points", "points"),
+                ("more_segment", "segment"),
+            )
+        }
+        | {f"more_{key}": np.stack([turn[key] for turn in turns]) for key in turns[0]}
+    )
 
 
 def collate(samples: list[dict[str, Array]]) -> Batch:

@@ -9,15 +9,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vivant import latent
-from vivant.export.nets.encode import BACKGROUND, PHOTO, Analysis, Encode, widened
+from vivant.export.nets.encode import BACKGROUND, PHOTO, PRIOR, Analysis, Encode, widened
 from vivant.export.nets.pose import load_rig
-from vivant.export.nets.render import CELLS, LIGHT, PAINT, Render
+from vivant.export.nets.render import CELLS, LIGHT, PAINT, Render, first_flow
 from vivant.export.nets.warp import centres, resize, sample
 
 FRAME = 512
 """Pixels of the frame in which flow and keypoint errors are stated."""
 LEFT_WEIGHT = 1.5
 """Further importance of background that a moved person uncovers: what stays there is a ghost."""
+HIDDEN_WEIGHT = 0.5
+"""Importance of exact flow where a head that turns shows what the photo hides: it leads to what
+lies in front of that, a cheek before its side, which looks much like it. Without it background was
+fetched there."""
 IPD = 0.165 * FRAME
 """Pixels between the pupils in the aligned portrait."""
 CODE_KNEE = 0.4
@@ -26,6 +30,11 @@ PARTING = ("jawOpen", "mouthUpperUp", "mouthLowerDown", "mouthSmile")
 """Shapes that show teeth."""
 LESS, LESS_SHARE = 0.6, 0.3
 """By how much of themselves, at most, they are made smaller, and how often."""
+FACE = (1, 4, 5, 6)
+"""Classes of a face: skin, eyes, mouth interior, brows. What is worn or held is none of them."""
+HAIR = 2
+CAVITIES = (4, 5)
+"""Eyes and mouth interior: lids and lips that hide them look unlike them."""
 CLASS_WEIGHT = (0.3, 1.0, 0.7, 0.4, 2.0, 2.0, 1.5, 0.7)
 """Importance of background, skin, hair, clothes, eyes, mouth interior, brows, accessories."""
 
@@ -75,6 +84,11 @@ class Regions:
         return self.table[segment.long()][:, None] + 3 * mouth + 3 * eyes
 
 
+def among(segment: Tensor, classes: tuple[int, ...]) -> Tensor:
+    """Where the segmentation (B, H, W) tells one of ``classes``, (B, 1, H, W) bool."""
+    return torch.isin(segment, segment.new_tensor(classes))[:, None]
+
+
 def robust(x: Tensor, knee: float) -> Tensor:
     """Charbonnier penalty: |x| beyond ``knee``, quadratic below."""
     return torch.sqrt(x * x + knee * knee) - knee
@@ -82,6 +96,12 @@ def robust(x: Tensor, knee: float) -> Tensor:
 
 def average(x: Tensor, weight: Tensor) -> Tensor:
     return (x * weight).sum() / weight.expand_as(x).sum().clamp_min(1e-6)
+
+
+def box(x: Tensor, side: int) -> Tensor:
+    """Mean over ``side`` by ``side`` pixels, zero outside, a row and a column at a time."""
+    across = F.avg_pool2d(x, (1, side), 1, (0, side // 2))
+    return F.avg_pool2d(across, (side, 1), 1, (side // 2, 0))
 
 
 def edges(image: Tensor) -> tuple[Tensor, Tensor]:
@@ -177,7 +197,8 @@ def encoder_loss(
     """Keypoints, own motion, matte and segmentation of the encoder's input."""
     found = encode.analyse(seen)
     error = (found.keypoints - points) * FRAME
-    depth = error[..., 2:].abs().mean(-1)
+    # How far from the camera a head is does not show, and posing it asks for depth from its eyes.
+    depth = (error[..., 2] - torch.matmul(encode.pupils, error[..., 2:]).mean(1)).abs()
     plane = torch.sqrt((error[..., :2] ** 2).sum(-1) + 1e-4)
     keypoint = ((plane + 0.5 * depth) * regions.points).mean()
     # Weights are mostly zero: a penalty that is linear near it would never dare to say more.
@@ -205,6 +226,27 @@ def encoder_loss(
     return loss, log, found
 
 
+def depth_loss(
+    encode: Encode, render: Render, found: Analysis, batch: dict[str, Tensor], trust: float
+) -> Tensor:
+    """Error of the first flow to frames that the encoder alone sees, px: the last of ``found``.
+
+    Heads that turn tell their depth by the flow, and the first flow costs next to nothing.
+    """
+    count, turns = batch["more_flow"].shape[:2]
+    believe = torch.rand(count, 1, 1, device=batch["more_flow"].device) < trust
+    points = torch.where(believe, found.keypoints[-count:].detach(), batch["more_points"])
+    prior = found.features[-count:, PHOTO : PHOTO + PRIOR]
+    away = batch["away"].repeat_interleave(count // len(batch["away"]), 0)[:, None]
+    many = [x.repeat_interleave(turns, 0) for x in (points, batch["more_code"], prior, away)]
+    points, code, prior, away = many
+    posed = render.poser(points, code, batch["more_motion"].flatten(0, 1), away)
+    line = centres(batch["more_flow"].shape[-1], points).expand(count * turns, -1)
+    first = first_flow(render.poser, posed, line, line, prior, render.mix, halved=True)
+    error = robust((first.flow - batch["more_flow"].flatten(0, 1)) * FRAME, 0.5)
+    return average(error.mean(1, keepdim=True), batch["more_told"].flatten(0, 1)[:, None])
+
+
 def face_loss(
     regions: Regions, encode: Encode, render: Render, batch: dict[str, Tensor], trust: float
 ) -> Result:
@@ -224,6 +266,9 @@ def face_loss(
             torch.cat([batch["points"], batch["more_points"]]),
             torch.cat([batch["segment"], batch["more_segment"]]),
         )
+        turned = depth_loss(encode, render, found, batch, trust)
+        total = total + turned
+        log["turned_px"] = turned
     else:
         total, log, found = batch["photo"].new_zeros(()), {}, encode.analyse(batch["seen"])
     believe = torch.rand(sources, device=total.device) < trust
@@ -254,7 +299,8 @@ def face_loss(
     # Beside a person what is shown matters, not whence: the rim of the matte moves with the head,
     # and what the head uncovers is fetched from there.
     beside = F.max_pool2d(torch.maximum(before, person), 9, 1, 4) * (1 - person)
-    shown = visible * weight * (1 - beside)
+    solid = person * (1 - among(segment, CAVITIES).float())
+    shown = torch.maximum(visible, HIDDEN_WEIGHT * solid) * weight * (1 - beside)
     flow_error = robust((flow - batch["flow"]) * FRAME, 0.5).mean(1, keepdim=True)
     first_error = robust((first - batch["flow"]) * FRAME, 0.5).mean(1, keepdim=True)
     flow_loss, first_loss = average(flow_error, shown), average(first_error, shown)
@@ -267,22 +313,22 @@ def face_loss(
     colour = average(robust(out - target, 0.01), weight256)
     sharp = gradient_l1(out, target, weight256)
     hidden = resize(torch.maximum(1 - visible, left), PAINT)
-    inside = resize(((segment == 5) | (segment == 4)).float()[:, None], PAINT)
+    inside = resize(among(segment, CAVITIES).float(), PAINT)
     close = resize(torch.maximum(mouth, eyes), PAINT)
     need = torch.clamp(hidden + inside + 0.5 * close, 0, 1) * weight256 + 0.01
     painted = average(robust(paint - target, 0.01), need) + 0.5 * gradient_l1(paint, target, need)
     tone = F.avg_pool2d((out - target) * weight256, 16) / F.avg_pool2d(weight256, 16)
     # In mouth and eyes paint may lie over what is seen; what is hidden it has to cover.
-    # What is fetched from beside the person needs no paint.
+    # What is fetched from beside the person, or from in front of it, needs no paint.
     free = 1 - 0.9 * torch.clamp(close + inside, 0, 1) * (1 - hidden)
-    free = free * (1 - resize(left, PAINT))
+    free = free * (1 - resize(torch.maximum(left, (1 - visible) * solid), PAINT))
     unsure = F.binary_cross_entropy(
         occlusion.clamp(1e-4, 1 - 1e-4), hidden, weight=free, reduction="mean"
     )
     # The photo has twice the paint's resolution: where its warp is right, it is to be kept.
     wrong = F.avg_pool2d((warped.detach() - target).abs().mean(1, keepdim=True), 5, 1, 2)
     # How wrong is a question of light: a dark eye differs little from its lid.
-    dim = torch.clamp(2.5 * F.avg_pool2d(target.mean(1, keepdim=True), 15, 1, 7), 0.2, 1)
+    dim = torch.clamp(2.5 * box(target.mean(1, keepdim=True), 15), 0.2, 1)
     lazy = average(occlusion * torch.exp(-wrong / (0.04 * dim)), 0.3 + 2 * close)
     total = total + 1.0 * flow_loss + 1.0 * first_loss + 0.02 * rough
     ratio, sure = moved_light(photo, target, batch["flow"], visible * person)
@@ -290,9 +336,11 @@ def face_loss(
     total = total + 12 * colour + 8 * sharp + 16 * robust(tone, 0.01).mean()
     total = total + 6 * painted + 0.25 * unsure + 1.5 * lazy + 25 * light
     error = (out.detach() - target) ** 2
-    face = resize(((segment != 0) & (segment != 3)).float()[:, None], PAINT)
-    epe = ((flow.detach() - batch["flow"]) * FRAME).norm(dim=1, keepdim=True)
-    epe_first = ((first.detach() - batch["flow"]) * FRAME).norm(dim=1, keepdim=True)
+    face = resize(among(segment, (*FACE, HAIR)).float(), PAINT)
+    epe, epe_first = (
+        ((got.detach() - batch["flow"]) * FRAME).square().sum(1, keepdim=True).sqrt()
+        for got in (flow, first)
+    )
     log |= {
         "flow_px": average(epe, visible * person),
         "first_px": average(epe_first, visible * person),
