@@ -180,8 +180,9 @@ def test_true_pictures_tell_the_trackers_part() -> None:
     assert table["tracker: lips' opening, our frames of true pictures"] == pytest.approx(1)
 
 
-def test_psnr_is_pooled_and_by_frame() -> None:
-    """Two frames of 20 and 40 dB: 30 on average, and 23 where their errors are pooled."""
+def tallied(out: torch.Tensor, flow: torch.Tensor, yaw: float) -> dict[str, float]:
+    """The table of two black frames that were drawn as ``out`` (2, 3, 256, 256): skin above, what
+    is held below, and a still person in the first, one turned by ``yaw`` in the second."""
     points = torch.from_numpy(load_rig().neutral[None, :, :2] * 0.165 + [[[0.5, 0.42]]]).float()
     batch = {
         "target_segment": torch.ones(2, 128, 128),
@@ -193,13 +194,42 @@ def test_psnr_is_pooled_and_by_frame() -> None:
         "target": torch.zeros(2, 3, 256, 256),
         "motion": torch.zeros(2, SIZE),
     }
-    out = torch.tensor([0.1, 0.01])[:, None, None, None].expand(2, 3, 256, 256)
+    batch["target_segment"][:, 64:] = 7
+    batch["motion"][1, INDEX["headYaw"]] = yaw
     tally = evaluate_face.Tally()
-    tally.add(batch, Regions(torch.device("cpu")), out, batch["flow"], batch["flow"])
-    table = tally.table()
+    tally.add(batch, Regions(torch.device("cpu")), out)
+    tally.add_flow(batch, flow, batch["flow"])
+    return tally.table()
+
+
+def test_psnr_is_pooled_and_by_frame() -> None:
+    """Two frames of 20 and 40 dB: 30 on average, and 23 where their errors are pooled; a range of
+    angles counts the frames that lie in it."""
+    out = torch.tensor([0.1, 0.01])[:, None, None, None].expand(2, 3, 256, 256)
+    flow = torch.zeros(2, 2, 128, 128)
+    table = tallied(out, flow, -10)
     assert table["PSNR face |yaw|<=15, mean of frames, dB"] == pytest.approx(30, abs=0.01)
     assert table["PSNR face |yaw|<=15, pooled, dB"] == pytest.approx(22.97, abs=0.01)
     assert table["PSNR mouth all, mean of frames, dB"] == pytest.approx(30, abs=0.01)
+    table = tallied(out, flow, -20)
+    assert table["PSNR face |yaw|<=15, pooled, dB"] == pytest.approx(20, abs=0.01)
+    assert table["PSNR face 15<=|yaw|<=30, pooled, dB"] == pytest.approx(40, abs=0.01)
+    assert table["PSNR face |yaw|<=30, mean of frames, dB"] == pytest.approx(30, abs=0.01)
+
+
+def test_what_is_worn_or_held_is_counted_beside_the_face() -> None:
+    """A hand that is drawn and moved wrongly leaves the face's figures as they are, and shows in
+    those of the head with all it wears."""
+    out, flow = torch.full((2, 3, 256, 256), 0.01), torch.zeros(2, 2, 128, 128)
+    out[:, :, 128:] = 0.5
+    flow[:, 0, 64:] = 3 / 512
+    flow[:, 0, :16] = 3 / 512
+    table = tallied(out, flow, 0)
+    assert table["PSNR face all, pooled, dB"] > 39
+    assert table["PSNR head, all worn too, all, pooled, dB"] < 10
+    assert table["flow error, median visible face, px"] == 0
+    assert table["flow error, median, all worn too, px"] == pytest.approx(3)
+    assert table["flow error, mean visible face, px"] == pytest.approx(0.75)
 
 
 class Still(torch.nn.Module):
