@@ -332,7 +332,8 @@ def _turns(
         flows.append(flow.reshape(2, 64, 2, 64, 2).mean((2, 4)))
         classes = geometry.picture(person["segmentation"][driver], nearest=True)
         seen = geometry.picture(person["visible"][row], nearest=True) > 0
-        told = np.isin(classes, SOLID) * np.where(seen, 1, HIDDEN_WEIGHT).astype(np.float32)
+        share = np.where(seen, 1, HIDDEN_WEIGHT).astype(np.float32)
+        told: Array = share * np.isin(classes, SOLID)
         points = geometry.points(person["keypoints"][driver])[:, :2] * len(told)
         gap = np.linalg.norm(points[_PUPILS[0]] - points[_PUPILS[1]])
         x, y = points[_LIPS].mean(0)
