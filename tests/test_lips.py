@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from generic_head import motion as code
 from vivant import latent
 from vivant.export.nets.encode import TOUCH, Encode
 from vivant.export.synth.people import keypoints as generic
+from vivant.export.train.face_data import NONE, Augment, make_sample
 from vivant.export.train.face_teeth import MOUTH, bared, drawn_apart, gap, with_teeth
 
 SKIN = (190, 140, 120)
@@ -146,3 +149,26 @@ def test_bared_teeth_keep_to_the_latent() -> None:
         assert one[2][:55].max() <= 1
         for a, b in zip(one, two, strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+def test_wide_open_mouths_are_driven_most() -> None:
+    """Training draws the one frame in which a person yawns more often than the three others
+    together, evaluation draws all alike."""
+    pairs = np.array([[driver, 4] for driver in range(4)], np.int16)
+    person = {
+        "image": np.zeros((5, 256, 256, 3), np.uint8),
+        "motion": np.concatenate([code(headX=0.01 * k).numpy() for k in range(5)]),
+        "keypoints": np.stack([seen(code(headX=0.01 * k))[0].numpy() for k in range(5)]),
+        "segmentation": np.ones((5, 128, 128), np.uint8),
+        "pairs": pairs,
+        "flow": np.zeros((4, 2, 128, 128), np.float16),
+        "visible": np.ones((4, 128, 128), np.uint8),
+    }
+    person["segmentation"][2, 60:70, 60:68] = MOUTH
+
+    def yawns(augment: Augment) -> float:
+        drawn = [make_sample(person, np.random.default_rng(k), 1, augment, 1) for k in range(60)]
+        return float(np.mean([(one["target_segment"] == MOUTH).any() for one in drawn]))
+
+    assert yawns(NONE) == pytest.approx(0.25, abs=0.15)
+    assert yawns(replace(NONE, open=10.0)) == pytest.approx(10 / 13, abs=0.15)

@@ -27,6 +27,8 @@ from vivant.export.train.face_loss import HIDDEN_WEIGHT
 from vivant.export.train.face_pose import Scene, as_seen, find_scene
 from vivant.export.train.face_teeth import MOUTH, bared
 
+OPEN = 80
+"""Cells of a mouth's interior, of 128 x 128, that make it wide open."""
 SOLID = (1, 2, 6, 7)
 """Classes of a head that turns as one: skin, hair, brows, accessories."""
 TURNS = 2
@@ -100,12 +102,14 @@ class Augment:
     bare: float = 0.7
     """Probability that parted lips are drawn further apart, or teeth painted between them, where
     the encoder alone sees a frame."""
-
     textured: float = 0.3
     """Probability of a sharp background."""
+    open: float = 10.0
+    """How much more often than a shut mouth a wide open one is driven: one frame in sixteen shows
+    one, and what is seen but seldom is painted blurred."""
 
 
-NONE = Augment(0, 0, (1, 1), 0, 0, 0, 0, 0, 0, 0, 0)
+NONE = Augment(0, 0, (1, 1), 0, 0, 0, 0, 0, 0, 0, 0, 1)
 """No augmentation at all."""
 
 
@@ -378,9 +382,12 @@ def make_sample(
     the flows to them, ``more_motion``, ``more_flow`` and ``more_told`` (see ``_turns``).
     """
     pairs = person["pairs"]
-    source = int(pairs[rng.integers(len(pairs)), 1])
+    mouth = (person["segmentation"] == MOUTH).sum((1, 2))[pairs[:, 0]]
+    share = 1 + (augment.open - 1) * np.minimum(1, mouth / OPEN)
+    source = int(pairs[rng.choice(len(pairs), p=share / share.sum()), 1])
     rows = np.flatnonzero(pairs[:, 1] == source)
-    rows = rng.choice(rows, drivers, replace=len(rows) < drivers)
+    share = share[rows] / share[rows].sum()
+    rows = rng.choice(rows, drivers, replace=len(rows) < drivers, p=share)
     look = Look.sample(rng, augment)
     geometry = look.geometry
     scene = find_scene(person["keypoints"], person["motion"])
