@@ -35,7 +35,7 @@ TOUCH = 0.03
 as much as keypoints err."""
 UNSURE = 0.003
 """Deviation of a gap beyond that, IPD: small, so that nearly all of it is explained."""
-PARTING = {"jawOpen": 0.06, "mouthUpperUp": 0.03, "mouthLowerDown": 0.03}
+GAP_DEVIATION = {"jawOpen": 0.06, "mouthUpperUp": 0.03, "mouthLowerDown": 0.03}
 """Shapes that part lips, and how much of an unexplained gap is each one's: deviations of what
 their weights err."""
 PASSES = 2
@@ -245,7 +245,7 @@ def lips(rig: Rig) -> tuple[Tensor, Tensor, Tensor]:
     parted[:57] = rig.delta[..., 1] @ between.T
     spread = np.zeros(latent.SIZE)
     for k, name in enumerate(latent.NAMES):
-        spread[k] = PARTING.get(name.removesuffix("Left").removesuffix("Right"), 0.0)
+        spread[k] = GAP_DEVIATION.get(name.removesuffix("Left").removesuffix("Right"), 0.0)
     both = parted.T * spread**2  # (3, 63)
     share = np.linalg.solve(both @ parted + UNSURE**2 * np.eye(3), both)
     first, second, third = (torch.from_numpy(x).float() for x in (between, parted, share))

@@ -43,7 +43,7 @@ _EDGES = [
     )
 ]
 _PUPILS = [_INDEX["pupilRight"], _INDEX["pupilLeft"]]
-_PARTING = ("mouthUpperUp", "mouthLowerDown", "mouthSmile")
+_WIDENING = ("mouthUpperUp", "mouthLowerDown", "mouthSmile")
 _POSER = Poser().requires_grad_(False)
 
 
@@ -172,7 +172,7 @@ def bared(
         return image, segment, code, points
     if rng.random() < 0.6:
         change = np.zeros(latent.SIZE, np.float32)
-        for name in _PARTING:
+        for name in _WIDENING:
             more = rng.uniform(0, 0.6)
             for side in ("Left", "Right"):
                 k = latent.INDEX[name + side]
