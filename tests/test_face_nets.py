@@ -132,7 +132,8 @@ def test_composite_moves_and_paints() -> None:
 
 @pytest.mark.parametrize("stage", ["encode", "render"])
 def test_graphs_are_portable(stage: str, nets: tuple[Encode, Render]) -> None:
-    """Each stage exports with rank 4 at most and only operators every target runs."""
+    """Each stage exports with rank 4 at most, only operators every target runs, and nothing that
+    only training asks for: one picture is divided by its weight, not that without light too."""
     net = nets[0] if stage == "encode" else nets[1]
     program = torch.onnx.export(
         net, face.example_inputs()[stage], dynamo=True, opset_version=18, verbose=False
@@ -144,6 +145,13 @@ def test_graphs_are_portable(stage: str, nets: tuple[Encode, Render]) -> None:
     ranks = [len(v.type.tensor_type.shape.dim) for v in model.graph.value_info]
     assert len(ranks) > 50
     assert max(ranks) <= 4
+    shapes = {
+        v.name: [d.dim_value for d in v.type.tensor_type.shape.dim]
+        for v in (*model.graph.value_info, *model.graph.output)
+    }
+    ratios = [node.output[0] for node in model.graph.node if node.op_type == "Div"]
+    pictures = [name for name in ratios if shapes[name] == [1, 3, 256, 256]]
+    assert len(pictures) == (stage == "render")
 
 
 def person(seed: int, frames: int = 4) -> dict[str, np.ndarray]:

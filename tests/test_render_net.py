@@ -11,7 +11,7 @@ from vivant import latent
 from vivant.export.nets.encode import CHANNELS
 from vivant.export.nets.layers import Pack, conv, fold
 from vivant.export.nets.pose import CAMERA, Posed, Poser, load_rig
-from vivant.export.nets.render import FETCHED, PAINT, THIN, Render
+from vivant.export.nets.render import FETCHED, PAINT, THIN, Render, relit
 from vivant.export.nets.warp import Double, hats, planes, resize
 
 
@@ -124,8 +124,7 @@ def test_the_picture_is_composed_as_layers_of_paint(batch: int) -> None:
     close[:, 1:] *= close[:, :1]
     with torch.no_grad():
         render.reveal.weight.normal_(0, 0.1)
-        same = torch.zeros(batch, 1, PAINT, PAINT)
-        lit, (whole, paint) = render.compose(detail, shown, uncovered, background, close, same)
+        whole, ink, large = render.compose(detail, shown, uncovered, background, close)
         out = F.pixel_shuffle(render.leave(detail), 2)
         reveal = F.pixel_shuffle(render.reveal(detail), 2)
     own, keep, colour = torch.sigmoid(out).split([1, 1, 3], 1)
@@ -135,9 +134,12 @@ def test_the_picture_is_composed_as_layers_of_paint(batch: int) -> None:
     own = own * (1 - FETCHED * torch.clamp(3 * resize(uncovered, PAINT), 0, 1))
     weight, over = close[:, :1], own * (1 - close[:, :1])
     wanted = (wanted * (over + THIN) + close[:, 1:]) / (over + weight + THIN)
-    torch.testing.assert_close(paint, wanted, atol=1e-5, rtol=0)
+    torch.testing.assert_close(ink / (whole + THIN), wanted, atol=1e-5, rtol=0)
     torch.testing.assert_close(whole, over + weight, atol=1e-5, rtol=0)
-    torch.testing.assert_close(lit, (whole, paint), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(large, resize(shown, PAINT), atol=1e-5, rtol=0)
+    nothing = torch.zeros(batch, 1, PAINT, PAINT)
+    lit = relit(whole, ink, large, nothing, nothing.mean((2, 3), keepdim=True))
+    torch.testing.assert_close(lit, (whole, ink), atol=1e-5, rtol=1e-5)
 
 
 def test_portraits_of_a_batch_do_not_mix() -> None:

@@ -117,18 +117,20 @@ def first_flow(
     return First(flow, maps, heats, rigid)
 
 
-def relit(occlusion: Tensor, paint: Tensor, shown: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
-    """Occlusion and paint that also multiply the photo by 1 + ``change`` (B, 1, H, W).
+def relit(
+    occlusion: Tensor, ink: Tensor, shown: Tensor, change: Tensor, faint: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Occlusion (B, 1, H, W) and ``ink``, paint times occlusion (B, 3, H, W), that also multiply
+    the photo by 1 + ``change`` (B, 1, H, W).
 
     It is paint of the photo's colour, as ``shown`` coarsely, made darker or brighter by up to half
-    or a little more, in the share that this takes: compositing knows no brighter photo.
+    or a little more, in the share that this takes: compositing knows no brighter photo. ``faint``
+    (B, 1, 1, 1) is the part of the frame's mean change that paint takes in any case, see FAINT.
     """
-    rest, size = 1 - occlusion, torch.abs(change)
-    size = size + FAINT * size.mean((1, 2, 3), keepdim=True)
+    rest, size = 1 - occlusion, torch.abs(change) + faint
     share = 2 * size / (1 + size)
-    added = rest * torch.minimum((share + change) * shown, share)
-    whole = occlusion + rest * share
-    return whole, (paint * (occlusion + THIN) + added) / (whole + THIN)
+    lit, share = rest * (share + change), rest * share
+    return occlusion + share, ink + torch.minimum(lit * shown, share)
 
 
 def start_shut(layer: nn.Conv2d) -> None:
@@ -361,10 +363,12 @@ class Render(nn.Module):
         close = self.close_up(posed, photo, prior, motion, change)  # (B, 4, 256, 256)
         # exp(light) - 1, whose small values 16 bits would round away.
         change = light + light * light * (0.5 + light * (1 / 6))
+        faint = FAINT * torch.abs(change).mean((1, 2, 3), keepdim=True)
         change = self.eightfold @ change @ self.eightfold.T
-        lit, bare = self.compose(detail, shown, still - matte, background, close, change)
-        (occlusion, paint), (cover, colour) = lit, bare
-        return Rendered(flow, occlusion * gate, paint, start, light, (cover * gate, colour))
+        cover, ink, shown = self.compose(detail, shown, still - matte, background, close)
+        bare = cover * gate, ink / (cover + THIN)
+        occlusion, ink = relit(cover, ink, shown, change, faint)
+        return Rendered(flow, occlusion * gate, ink / (occlusion + THIN), start, light, bare)
 
     def compose(
         self,
@@ -373,10 +377,9 @@ class Render(nn.Module):
         uncovered: Tensor,
         background: Tensor,
         close: Tensor,
-        change: Tensor,
-    ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """Occlusion (B, 1, 256, 256) and paint (B, 3, 256, 256), with the
-        ``change`` of light (B, 1, 256, 256) on the photo and without."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Occlusion (B, 1, 256, 256), paint times it (and THIN, where it is left to divide by) and
+        ``shown`` enlarged, (B, 3, 256, 256) each."""
         weights = torch.cat([self.leave.weight, self.reveal.weight])
         biases = torch.cat([self.leave.bias, self.reveal.bias])  # type: ignore[list-item]
         out = F.pixel_shuffle(self.leave.of(detail, weights, biases), 2).float()
@@ -391,9 +394,7 @@ class Render(nn.Module):
         paint = paint + left * (background - paint)
         weight, premultiplied = close.split([1, 3], 1)
         occlusion = occlusion * (1 - weight)
-        whole = occlusion + weight
-        paint = (paint * (occlusion + THIN) + premultiplied) / (whole + THIN)
-        return relit(whole, paint, shown, change), (whole, paint)
+        return occlusion + weight, paint * (occlusion + THIN) + premultiplied, shown
 
     def close_up(
         self, posed: Posed, photo: Tensor, prior: Tensor, motion: Tensor, change: Tensor
