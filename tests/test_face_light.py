@@ -9,7 +9,7 @@ from vivant import latent
 from vivant.export.nets.encode import Encode
 from vivant.export.nets.render import CELLS, FAINT, LIGHT, THIN, Render, relit
 from vivant.export.train.face import example_inputs
-from vivant.export.train.face_loss import PARTING, believed, moved_light
+from vivant.export.train.face_loss import BARING, believed, moved_light
 
 
 def composed(photo: torch.Tensor, occlusion: torch.Tensor, paint: torch.Tensor) -> torch.Tensor:
@@ -92,7 +92,7 @@ def test_a_believed_code_keeps_the_true_pose() -> None:
     assert weights.min() >= 0
     assert weights.max() <= 1
     guess = torch.maximum(torch.minimum(found, encode.high), encode.low)[:, :57]
-    parting = torch.tensor([name.startswith(PARTING) for name in latent.NAMES[:57]])
+    parting = torch.tensor([name.startswith(BARING) for name in latent.NAMES[:57]])
     assert torch.equal(every[:, :57][:, ~parting], guess[:, ~parting])
     assert (every[:, :57][:, parting] <= guess[:, parting]).all()
     assert (every[:, :57][:, parting] < guess[:, parting]).any()

@@ -26,7 +26,7 @@ IPD = 0.165 * FRAME
 """Pixels between the pupils in the aligned portrait."""
 CODE_KNEE = 0.4
 """Where the penalty of the own code turns from quadratic to linear, normalised units."""
-PARTING = ("jawOpen", "mouthUpperUp", "mouthLowerDown", "mouthSmile")
+BARING = ("jawOpen", "mouthUpperUp", "mouthLowerDown", "mouthSmile")
 """Shapes that show teeth."""
 LESS, LESS_SHARE = 0.6, 0.3
 """By how much of themselves, at most, they are made smaller, and how often."""
@@ -142,7 +142,7 @@ def believed(encode: Encode, found: Tensor, code: Tensor, trust: float) -> Tenso
     guess = encode.bounded(found)[:, :57]
     draw = torch.rand(3, len(code), 1, device=code.device)
     less = 1 - LESS * draw[1] * (draw[2] < LESS_SHARE)
-    parting = code.new_tensor([float(name.startswith(PARTING)) for name in latent.NAMES[:57]])
+    parting = code.new_tensor([float(name.startswith(BARING)) for name in latent.NAMES[:57]])
     guess = guess * (1 + parting * (less - 1))
     return torch.cat([torch.where(draw[0] < trust, guess, code[:, :57]), code[:, 57:]], 1)
 
