@@ -30,7 +30,7 @@ from vivant.composite import Compositor
 from vivant.errors import UsageError
 from vivant.export.nets.encode import Encode
 from vivant.export.nets.render import Render
-from vivant.export.nets.warp import composite, resize
+from vivant.export.nets.warp import composite, resize, sample
 from vivant.export.train.evaluate_tracked import (
     Draw,
     calibrate,
@@ -145,18 +145,19 @@ def held_out(encode: Encode, render: Render, files: list[Path], seed: int) -> di
     """Errors on held-out persons from their most frontal frame, driven by true codes.
 
     Once from the photo alone, and once with the photo's true own code: the difference is what
-    the encoder's own code costs, which offsets every frame alike. And twice to compare with: the
-    latter without its light, and the photo warped by the exact flow, with what it does not show
-    taken from the true picture, which is as far as flow and paint go without light.
+    the encoder's own code costs, which offsets every frame alike. And to compare with: the latter
+    without its light, and the photo warped by the exact flow, with what it does not show taken from
+    the true picture, which is as far as flow and paint go, without light and in the network's own.
     """
     regions = Regions(torch.device("cpu"))
-    alone, told, unlit, exact = Tally(), Tally(), Tally(), Tally()
+    alone, told, unlit, exact, lit = (Tally() for _ in range(5))
     keypoints, owns, flickers, codes = [], [], [], []
     for k, path in enumerate(files):
         print(f"person {k + 1} of {len(files)}", file=sys.stderr)
         person = portrait_pairs(load_person(path))
-        sample = make_sample(person, np.random.default_rng((seed, k)), 4, NONE)
-        batch = to_device(collate([sample]), torch.device("cpu"))
+        every = len(person["pairs"])
+        made = make_sample(person, np.random.default_rng((seed, k)), every, NONE)
+        batch = to_device(collate([made]), torch.device("cpu"))
         # A stream's code knows nothing of where a person's neck is.
         batch["code"] = about_neck(batch["code"], batch["away"])
         count = len(batch["motion"])
@@ -184,6 +185,10 @@ def held_out(encode: Encode, render: Render, files: list[Path], seed: int) -> di
             seen = resize(batch["visible"], batch["target"].shape[-1])
             out = composite(photo, batch["flow"], 1 - seen, batch["target"])
             exact.add(batch, regions, out)
+            moved = (
+                sample(photo, resize(batch["flow"], 256)) * resize(true.light, 256).exp()
+            ).clamp(0, 1)
+            lit.add(batch, regions, seen * moved + (1 - seen) * batch["target"])
             start, path_ = own.expand(count, -1), batch["motion"] - own
             three = [
                 composite(photo, *render(looks, places, start, start + share * path_))
@@ -206,7 +211,8 @@ def held_out(encode: Encode, render: Render, files: list[Path], seed: int) -> di
     table |= alone.table()
     table |= {f"true own code: {key}": value for key, value in told.table().items()}
     table |= {f"the same, light left: {k}": v for k, v in unlit.pictures("face").items()}
-    return table | {f"exact flow and paint: {k}": v for k, v in exact.pictures("face").items()}
+    table |= {f"exact flow and paint: {k}": v for k, v in exact.pictures("face").items()}
+    return table | {f"the same, our light: {k}": v for k, v in lit.pictures("face").items()}
 
 
 def aligned(path: Path) -> np.ndarray:
