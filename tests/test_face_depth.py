@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +16,7 @@ from vivant.export.nets.encode import PHOTO, PRIOR, Encode
 from vivant.export.nets.render import Render, first_flow
 from vivant.export.nets.warp import centres
 from vivant.export.synth.people import keypoints as generic
+from vivant.export.train import evaluate_face
 from vivant.export.train.face_data import NONE, Augment, collate, make_sample, to_device
 from vivant.export.train.face_loss import (
     HIDDEN_WEIGHT,
@@ -137,3 +141,32 @@ def test_hidden_skin_is_fetched_from_what_hides_it(
         with torch.no_grad():
             losses.append(face_loss(Regions(torch.device("cpu")), *nets, batch, 0.0).loss.item())
     assert (abs(losses[1] - losses[0]) > 1) == asked
+
+
+def test_the_evaluation_counts_each_frame_once(
+    nets: tuple[Encode, Render], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every frame that a portrait leads to is judged, none twice, whatever the seed; and a face
+    that moves aside as one is met by exact flow and paint."""
+    shard = person(SKIN)
+    for k, frame in enumerate(shard["image"]):
+        frame[:] = 60 + 40 * k  # told apart by what flow does not change
+    shard["visible"] = 0 * shard["visible"]
+    np.savez(tmp_path / "person_100000.npz", **shard)
+    counted = []
+    add = evaluate_face.Tally.add
+
+    def watched(tally: evaluate_face.Tally, batch: dict[str, Tensor], *rest: Any) -> None:
+        counted.append(sorted(batch["target"].mean((1, 2, 3)).mul(255).round().int().tolist()))
+        add(tally, batch, *rest)
+
+    monkeypatch.setattr(evaluate_face.Tally, "add", watched)
+    files = [tmp_path / "person_100000.npz"]
+    for seed in (0, 1):
+        table = evaluate_face.held_out(*nets, files, seed)
+        assert table["exact flow and paint: PSNR face all, pooled, dB"] == pytest.approx(100)
+    frontal = shard["pairs"][0, 1]
+    leads = [60 + 40 * int(d) for d, s in shard["pairs"] if s == frontal]
+    assert len(leads) == 3
+    assert all(seen == sorted(leads) for seen in counted)
+    assert len(counted) == 10
