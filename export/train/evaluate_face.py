@@ -41,15 +41,13 @@ from vivant.export.train.evaluate_tracked import (
 )
 from vivant.export.train.face import example_inputs, load_face
 from vivant.export.train.face_data import NONE, collate, load_person, make_sample, shards, to_device
-from vivant.export.train.face_loss import FACE, FRAME, HAIR, Regions, among
+from vivant.export.train.face_loss import FACE, FRAME, HAIR, WORN, Regions, among, end_point
 from vivant.export.train.face_pose import about_neck, as_seen, find_scene
 from vivant.export.train.face_sheet import write_png
 from vivant.export.train.tracker import Track, tracker
 
-WORN = 7
-"""Class of glasses, hats, hands and what they hold: no part of a face, and moved by nobody's code.
-The table counts them beside it."""
 WITH = "worn "
+"""Errors of the face with what is worn or held: no part of it, and moved by nobody's code."""
 BINS = {"|yaw|<=15": (0, 15), "|yaw|<=30": (0, 30), "15<=|yaw|<=30": (15, 30), "all": (0, 180)}
 """Ranges of |yaw| of the driver, degrees."""
 
@@ -119,8 +117,7 @@ class Tally:
         face = among(batch["target_segment"], FACE) & seen
         worn = among(batch["target_segment"], (*FACE, WORN)) & seen
         for name, got, mask in (("", flow, face), (WITH, flow, worn), ("first ", first, face)):
-            error = ((got - batch["flow"]) * FRAME).square().sum(1, keepdim=True).sqrt()
-            self.flows[name].append(error[mask])
+            self.flows[name].append(end_point(got, batch["flow"])[mask])
 
     def table(self) -> dict[str, float]:
         """The figures."""
@@ -178,17 +175,16 @@ def held_out(encode: Encode, render: Render, files: list[Path], seed: int) -> di
                 (told, true, (true.occlusion, true.paint)),
                 (unlit, true, true.bare),
             ):
-                out = composite(photo, got.flow, occlusion, paint)
-                tally.add(batch, regions, out)
-                if tally is not unlit:
-                    tally.add_flow(batch, got.flow, got.first)
-            seen = resize(batch["visible"], batch["target"].shape[-1])
-            out = composite(photo, batch["flow"], 1 - seen, batch["target"])
-            exact.add(batch, regions, out)
-            moved = (
-                sample(photo, resize(batch["flow"], 256)) * resize(true.light, 256).exp()
-            ).clamp(0, 1)
-            lit.add(batch, regions, seen * moved + (1 - seen) * batch["target"])
+                tally.add(batch, regions, composite(photo, got.flow, occlusion, paint))
+            alone.add_flow(batch, mine.flow, mine.first)
+            told.add_flow(batch, true.flow, true.first)
+            flow, seen, light = (
+                resize(x, photo.shape[-1]) for x in (batch["flow"], batch["visible"], true.light)
+            )
+            warped, target = sample(photo, flow), batch["target"]
+            exact.add(batch, regions, seen * warped + (1 - seen) * target)
+            moved = (warped * light.exp()).clamp(0, 1)
+            lit.add(batch, regions, seen * moved + (1 - seen) * target)
             start, path_ = own.expand(count, -1), batch["motion"] - own
             three = [
                 composite(photo, *render(looks, places, start, start + share * path_))

@@ -23,14 +23,14 @@ from vivant.errors import UsageError
 from vivant.export.nets.mirror import MOTION_MIRROR
 from vivant.export.nets.pose import load_rig
 from vivant.export.train.face_background import sample_texture, with_background
-from vivant.export.train.face_loss import HIDDEN_WEIGHT
-from vivant.export.train.face_pose import Scene, as_seen, find_scene
+from vivant.export.train.face_loss import CAVITIES, FACE, HAIR, HIDDEN_WEIGHT, WORN
+from vivant.export.train.face_pose import as_seen, find_scene
 from vivant.export.train.face_teeth import MOUTH, bared
 
 OPEN = 80
 """Cells of a mouth's interior, of 128 x 128, that make it wide open."""
-SOLID = (1, 2, 6, 7)
-"""Classes of a head that turns as one: skin, hair, brows, accessories."""
+SOLID = tuple({*FACE, HAIR, WORN} - {*CAVITIES})
+"""Classes of a head that turns as one."""
 TURNS = 2
 """Exact flows to a frame that the encoder alone sees: they tell its depth."""
 HELD_OUT = 100_000
@@ -294,14 +294,15 @@ class Look:
 
 def _alone(
     person: dict[str, Array],
-    scene: Scene,
+    known: tuple[Array, Array],
     index: int,
     look: Look,
     rng: np.random.Generator,
     augment: Augment,
 ) -> dict[str, Array]:
-    """One frame as the encoder alone sees it: ``seen``, ``code``, ``points``, ``segment``."""
-    codes, points = as_seen(scene, person["keypoints"], person["motion"], index)
+    """One frame as the encoder alone sees it, of codes and keypoints as ``as_seen`` tells
+    them: ``seen``, ``code``, ``points``, ``segment``."""
+    codes, points = known
     frame = (_side256(person["image"][index]), person["segmentation"][index], codes[index], points)
     if rng.random() < augment.bare:
         frame = bared(*frame, rng)
@@ -317,18 +318,17 @@ def _alone(
 
 def _turns(
     person: dict[str, Array],
-    scene: Scene,
+    codes: Array,
     index: int,
     look: Look,
     rng: np.random.Generator,
 ) -> dict[str, Array]:
-    """How ``TURNS`` other frames lead to frame ``index``: ``motion`` (TURNS, 63), ``flow``
-    (TURNS, 2, 64, 64) and how far it teaches, ``told`` (TURNS, 64, 64), but at lips that
-    ``bared`` may have moved."""
+    """How ``TURNS`` other frames, of these ``codes``, lead to frame ``index``: ``motion``
+    (TURNS, 63), ``flow`` (TURNS, 2, 64, 64) and how far it teaches, ``told`` (TURNS, 64, 64), but
+    at lips that ``bared`` may have moved."""
     rows = np.flatnonzero(person["pairs"][:, 1] == index)
     rows = rng.choice(rows, TURNS, replace=len(rows) < TURNS)
     drivers = person["pairs"][rows, 0]
-    codes, _ = as_seen(scene, person["keypoints"], person["motion"], index)
     geometry = look.geometry
     flows, masks = [], []
     for row, driver in zip(rows, drivers, strict=True):
@@ -362,7 +362,10 @@ def make_frames(
     # Open mouths are what an encoder errs in, and where it is seen most.
     share = 1 + np.minimum(2, (classes == MOUTH).sum((1, 2)) / 20)
     chosen = [int(k) for k in rng.choice(len(classes), count, False, share / share.sum())]
-    each = [_alone(person, scene, k, Look.sample(rng, augment), rng, augment) for k in chosen]
+    each = []
+    for k in chosen:
+        known = as_seen(scene, person["keypoints"], person["motion"], k)
+        each.append(_alone(person, known, k, Look.sample(rng, augment), rng, augment))
     return {key: np.stack([frame[key] for frame in each]) for key in each[0]}
 
 
@@ -404,35 +407,36 @@ def make_sample(
     frames = [int(pairs[row, 0]) for row in rows]
     more = [int(k) for k in rng.choice(np.unique(pairs[:, 1]), extra)]
     codes, own_points = seen(source)
-    others = [_alone(person, scene, k, look, rng, augment) for k in more]
-    turns = [_turns(person, scene, k, look, rng) for k in more]
+    each = [(k, seen(k)) for k in more]
+    others = [_alone(person, known, k, look, rng, augment) for k, known in each]
+    turns = [_turns(person, known[0], k, look, rng) for k, known in each]
+    others = [frame | turn for frame, turn in zip(others, turns, strict=True)]
     photo = picture(source)
-    return (
-        {
-            "photo": photo,
-            "seen": _damage(photo, rng, augment),
-            "code": geometry.code(codes[source]),
-            "points": geometry.points(own_points),
-            "away": geometry.direction(scene.away),
-            "segment": segment(source)[::2, ::2],
-            "target": np.stack([picture(k) for k in frames]),
-            "motion": np.stack([geometry.code(codes[k]) for k in frames]),
-            "target_points": np.stack([geometry.points(person["keypoints"][k]) for k in frames]),
-            "target_segment": np.stack([segment(k) for k in frames]),
-            "flow": np.stack([geometry.flow(person["flow"][row]) for row in rows]),
-            "visible": np.stack([geometry.picture(person["visible"][row], True) for row in rows]),
-        }
-        | {
-            name: np.stack([frame[key] for frame in others])
-            for name, key in (
-                ("more", "seen"),
-                ("more_code", "code"),
-                ("more_points", "points"),
-                ("more_segment", "segment"),
-            )
-        }
-        | {f"more_{key}": np.stack([turn[key] for turn in turns]) for key in turns[0]}
-    )
+    return {
+        "photo": photo,
+        "seen": _damage(photo, rng, augment),
+        "code": geometry.code(codes[source]),
+        "points": geometry.points(own_points),
+        "away": geometry.direction(scene.away),
+        "segment": segment(source)[::2, ::2],
+        "target": np.stack([picture(k) for k in frames]),
+        "motion": np.stack([geometry.code(codes[k]) for k in frames]),
+        "target_points": np.stack([geometry.points(person["keypoints"][k]) for k in frames]),
+        "target_segment": np.stack([segment(k) for k in frames]),
+        "flow": np.stack([geometry.flow(person["flow"][row]) for row in rows]),
+        "visible": np.stack([geometry.picture(person["visible"][row], True) for row in rows]),
+    } | {
+        name: np.stack([frame[key] for frame in others])
+        for name, key in (
+            ("more", "seen"),
+            ("more_code", "code"),
+            ("more_points", "points"),
+            ("more_segment", "segment"),
+            ("more_motion", "motion"),
+            ("more_flow", "flow"),
+            ("more_told", "told"),
+        )
+    }
 
 
 def collate(samples: list[dict[str, Array]]) -> Batch:

@@ -32,7 +32,8 @@ LESS, LESS_SHARE = 0.6, 0.3
 """By how much of themselves, at most, they are made smaller, and how often."""
 FACE = (1, 4, 5, 6)
 """Classes of a face: skin, eyes, mouth interior, brows. What is worn or held is none of them."""
-HAIR = 2
+HAIR, WORN = 2, 7
+"""Classes of hair, and of glasses, hats, hands and what they hold."""
 CAVITIES = (4, 5)
 """Eyes and mouth interior: lids and lips that hide them look unlike them."""
 CLASS_WEIGHT = (0.3, 1.0, 0.7, 0.4, 2.0, 2.0, 1.5, 0.7)
@@ -92,6 +93,11 @@ def among(segment: Tensor, classes: tuple[int, ...]) -> Tensor:
 def robust(x: Tensor, knee: float) -> Tensor:
     """Charbonnier penalty: |x| beyond ``knee``, quadratic below."""
     return torch.sqrt(x * x + knee * knee) - knee
+
+
+def end_point(flow: Tensor, exact: Tensor) -> Tensor:
+    """End-point error of a flow (B, 2, H, W), frame fractions: (B, 1, H, W), px."""
+    return ((flow - exact) * FRAME).square().sum(1, keepdim=True).sqrt()
 
 
 def average(x: Tensor, weight: Tensor) -> Tensor:
@@ -337,10 +343,7 @@ def face_loss(
     total = total + 6 * painted + 0.25 * unsure + 1.5 * lazy + 25 * light
     error = (out.detach() - target) ** 2
     face = resize(among(segment, (*FACE, HAIR)).float(), PAINT)
-    epe, epe_first = (
-        ((got.detach() - batch["flow"]) * FRAME).square().sum(1, keepdim=True).sqrt()
-        for got in (flow, first)
-    )
+    epe, epe_first = (end_point(got.detach(), batch["flow"]) for got in (flow, first))
     log |= {
         "flow_px": average(epe, visible * person),
         "first_px": average(epe_first, visible * person),
