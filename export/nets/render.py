@@ -56,6 +56,20 @@ THIN = 5e-3
 """Weight of paint below which its colour need not be exact: rounding would make noise of it."""
 REST = -2.0
 """Initial logit of every occlusion: paint only where learned to."""
+LIPS = tuple(
+    [f"lipInner{part}" for part in ("CornerRight", *edge, "CornerLeft")]
+    for edge in (("UpperRight", "UpperMid", "UpperLeft"), ("LowerRight", "LowerMid", "LowerLeft"))
+)
+"""Keypoints of the upper and the lower rim of a mouth, from left to right in a picture."""
+LIDS = tuple(
+    [f"lid{part}Right" for part in ("Outer", *edge, "Inner")]
+    for edge in (("Upper0", "Upper1"), ("Lower0", "Lower1"))
+)
+"""Those of a right eye."""
+NARROW = 0.03
+"""Least distance of two of them across, half windows."""
+EDGE = 4.0
+"""Distances from a rim are told in half windows times this, and up to 1."""
 
 
 class Rendered(NamedTuple):
@@ -149,13 +163,22 @@ class Painter(nn.Module):
     ramp: Tensor
     taper: Tensor
     place: Tensor
+    rims: Tensor
 
     def __init__(
-        self, size: int, radius: float, lower: float, width: int, cover: bool = False
+        self,
+        size: int,
+        radius: float,
+        lower: float,
+        width: int,
+        rims: tuple[list[str], ...],
+        cover: bool = False,
     ) -> None:
         super().__init__()
         self.size, self.radius, self.lower, self.cover = size, radius, lower, cover
         names = load_rig().names
+        picks = [[float(name == other) for other in names] for rim in rims for name in rim]
+        self.register_buffer("rims", torch.tensor(picks), persistent=False)
         self.mix = nn.Parameter(0.3 * torch.randn(HEATS, len(names)))
         ramp = (torch.arange(size, dtype=torch.float32) + 0.5) / size * 2 - 1
         self.register_buffer("ramp", ramp[None])
@@ -165,7 +188,7 @@ class Painter(nn.Module):
         self.register_buffer("place", place[None].clone())
         act = nn.LeakyReLU(SLOPE)
         self.act = act
-        inputs = 3 + 3 + 3 + 2 + HEATS + 3
+        inputs = 3 + 3 + 3 + 2 + HEATS + 3 + 2
         self.pack = Pack(inputs)
         self.enter = conv(4 * inputs, width)
         self.high = Steered(width, CODE)
@@ -184,16 +207,41 @@ class Painter(nn.Module):
         ys = centre[:, 1:2] + half * (self.ramp + self.lower)
         return xs, ys
 
-    def forward(
-        self, first: First, local: Tensor, crop: Tensor, code: Tensor, side: Tensor
+    def edges(
+        self, points: Tensor, centre: Tensor, size: Tensor, side: Tensor, rims: Tensor
     ) -> Tensor:
-        """Window maps, place on the head (B, 3, n, n) and the photo warped with and without
-        expression (B, 6, n, n) -> weight and weight * RGB (B, 4, n, n)."""
+        """How far each pixel lies below the upper and above the lower rim of the opening, (B, 2, n,
+        n), see EDGE. A rim goes straight from one of its ``points`` (B, K, 3) to the next, as
+        ``rims`` (2 N, K) picks them, and level beyond the last."""
+        half = self.radius * size[:, :, 0]
+        across, down, _ = torch.matmul(rims, points).split(1, 2)  # (B, 2 N, 1)
+        u = ((across - centre[:, None, 0:1]) / half[:, :, None] * side[:, :, None])[..., None]
+        v = ((down - centre[:, None, 1:2]) / half[:, :, None] - self.lower)[..., None]
+        u, v = (x.reshape(len(x), 2, -1, 1) for x in (u, v))  # (B, 2, N, 1)
+        wide = torch.clamp(u[:, :, 1:] - u[:, :, :-1], min=NARROW)
+        steep = (v[:, :, 1:] - v[:, :, :-1]) / wide
+        along = torch.minimum(torch.relu(self.ramp[None, None] - u[:, :, :-1]), wide)
+        line = v[:, :, :1] + (steep * along).sum(2, keepdim=True)  # (B, 2, 1, n)
+        upper, lower = line.split(1, 1)
+        rows = self.ramp.transpose(0, 1)[None, None]
+        return torch.clamp(torch.cat([rows - upper, lower - rows], 1) * EDGE, -1, 1)
+
+    def forward(
+        self,
+        first: First,
+        local: Tensor,
+        crop: Tensor,
+        edges: Tensor,
+        code: Tensor,
+        side: Tensor,
+    ) -> Tensor:
+        """Window maps, place on the head (B, 3, n, n), the photo warped with and without
+        expression (B, 6, n, n) and ``edges`` -> weight and weight * RGB (B, 4, n, n)."""
         turn = torch.cat([side, torch.ones_like(side), torch.ones_like(side)], 1)[:, :, None, None]
         place = self.place.expand(crop.shape[0], -1, -1, -1)
         moving, rigid = crop.chunk(2, 1)
         x = [moving - 0.5, first.maps[:, :3] * turn * 4, local * turn, place]
-        x += [first.heats, rigid - 0.5]
+        x += [first.heats, rigid - 0.5, edges]
         film = films(code, [self.high, *self.low, self.last])
         x0 = self.act(self.enter(self.pack(torch.cat(x, 1))))
         x0 = self.high(x0, next(film))
@@ -298,8 +346,8 @@ class Render(nn.Module):
         self.register_buffer("twice", hats(64, FLOW), persistent=False)
         self.register_buffer("fourfold", hats(64, PAINT), persistent=False)
         self.register_buffer("eightfold", hats(CELLS, PAINT), persistent=False)
-        self.mouth = Painter(64, 0.68, 0.2, 40)
-        self.eye = Painter(40, 0.36, 0.0, 24, cover=True)
+        self.mouth = Painter(64, 0.68, 0.2, 40, LIPS)
+        self.eye = Painter(40, 0.36, 0.0, 24, LIDS, cover=True)
 
     def forward(
         self, features: Tensor, keypoints: Tensor, source: Tensor, motion: Tensor
@@ -430,9 +478,15 @@ class Render(nn.Module):
         # batch: Intel's compiler refuses the maps of two on NPU 3720, and the codes of two, whose
         # parts are concatenated for ``predict`` too, on 5010.
         windows = [
-            (self.mouth, self.mouth.mix, code, mouth, side),
-            (self.eye, self.eye.mix, code, right, side),
-            (self.eye, self.eye.mix[:, self.mirror], other, left, -side),
+            (self.mouth, self.mouth.mix, self.mouth.rims, code, mouth, side),
+            (self.eye, self.eye.mix, self.eye.rims, code, right, side),
+            (
+                self.eye,
+                *(x[:, self.mirror] for x in (self.eye.mix, self.eye.rims)),
+                other,
+                left,
+                -side,
+            ),
         ]
         return [self.window(posed, photo, prior, *window) for window in windows]
 
@@ -443,15 +497,19 @@ class Render(nn.Module):
         prior: Tensor,
         painter: Painter,
         mix: Tensor,
+        rims: Tensor,
         code: Tensor,
         centre: Tensor,
         side: Tensor,
     ) -> Shot:
-        """One painted window, its heat maps mixed by ``mix`` (HEATS, K)."""
+        """One painted window, its heat maps mixed by ``mix`` (HEATS, K), its opening between
+        ``rims`` (2 N, K)."""
         xs, ys = painter.axes(centre, posed.size, side)
         first = first_flow(self.poser, posed, xs, ys, prior, mix)
         local = self.poser.local(posed, xs, ys, first.maps[:, 3:4])
         # With and without expression in one call: they lie below each other.
         grid = torch.cat([grid_at(xs, ys, f.detach()) for f in (first.flow, first.rigid)], 1)
         crop = torch.cat(sample_grid(photo, grid).chunk(2, 2), 1)
-        return Shot(painter, painter(first, local, crop, code, side), crop, centre, side, xs, ys)
+        edges = painter.edges(posed.points, centre, posed.size, side, rims)
+        paint = painter(first, local, crop, edges, code, side)
+        return Shot(painter, paint, crop, centre, side, xs, ys)

@@ -12,7 +12,7 @@ from vivant import latent
 from vivant.export.nets.encode import BACKGROUND, PHOTO, PRIOR, Analysis, Encode, widened
 from vivant.export.nets.pose import load_rig
 from vivant.export.nets.render import CELLS, LIGHT, PAINT, Render, first_flow
-from vivant.export.nets.warp import centres, resize, sample
+from vivant.export.nets.warp import centres, grid_at, resize, sample
 
 FRAME = 512
 """Pixels of the frame in which flow and keypoint errors are stated."""
@@ -36,6 +36,10 @@ HAIR, WORN = 2, 7
 """Classes of hair, and of glasses, hats, hands and what they hold."""
 CAVITIES = (4, 5)
 """Eyes and mouth interior: lids and lips that hide them look unlike them."""
+SURFACES = (1, 6)
+"""Skin and brows: where they are drawn tells where lips and lids are."""
+FAR_OFF = 8.0
+"""Pixels at most by which paint is judged beside its true place."""
 CLASS_WEIGHT = (0.3, 1.0, 0.7, 0.4, 2.0, 2.0, 1.5, 0.7)
 """Importance of background, skin, hair, clothes, eyes, mouth interior, brows, accessories."""
 
@@ -135,6 +139,29 @@ def uncovered(before: Tensor, now: Tensor) -> Tensor:
     for _ in range(2):
         before, now = (F.avg_pool2d(mask, 5, 1, 2) for mask in (before, now))
     return torch.clamp(3 * (before - now), 0, 1)
+
+
+def misplaced(flow: Tensor, exact: Tensor, known: Tensor) -> Tensor:
+    """From each pixel of our frame to where the true one shows the same point of the photo, frame
+    fractions (B, 2, H, W), smoothly continued where that is not ``known`` (B, 1, H, W).
+
+    A lip that is drawn two pixels too low, for no photo tells how far its mouth will open, is no
+    mistake of what is painted between the lips. Judged at the true place, paint learns to be
+    blurred by what it cannot know: that was 1.4 dB in mouths and 1.1 dB at eyes.
+    """
+    step = (flow - exact) * known
+    moved, sure = torch.zeros_like(step), torch.full_like(known, 1e-4)
+    for side, share in ((5, 1.0), (21, 0.05)):  # what is further, where nothing nearer is known
+        moved, sure = moved + share * box(step, side), sure + share * box(known, side)
+    return moved / sure
+
+
+def found_at(picture: Tensor, step: Tensor) -> Tensor:
+    """``picture`` (B, 3, H, W) at each pixel's place moved by ``step`` (B, 2, H, W), frame
+    fractions; bicubic, as what is compared with paint must not be blurred by moving it."""
+    at = centres(picture.shape[-1], picture)
+    grid = grid_at(at, at, step)
+    return F.grid_sample(picture, grid, "bicubic", "border", False).clamp(0, 1)
 
 
 def believed(encode: Encode, found: Tensor, code: Tensor, trust: float) -> Tensor:
@@ -312,6 +339,11 @@ def face_loss(
     flow_loss, first_loss = average(flow_error, shown), average(first_error, shown)
     rough = sum(e.abs().mean() for e in edges((flow - first) * FRAME))
 
+    known = visible * among(segment, SURFACES).float()
+    step = misplaced(flow.detach(), batch["flow"], known).clamp(-FAR_OFF / FRAME, FAR_OFF / FRAME)
+    step = step * torch.clamp(2 * torch.maximum(mouth, eyes), 0, 1)
+    truth, target = target, found_at(target, resize(step, PAINT))
+
     warped = sample(photo, resize(flow.detach(), PAINT))
     out = warped * (1 - driven.occlusion) + driven.paint * driven.occlusion
     occlusion, paint = driven.bare
@@ -337,11 +369,11 @@ def face_loss(
     dim = torch.clamp(2.5 * box(target.mean(1, keepdim=True), 15), 0.2, 1)
     lazy = average(occlusion * torch.exp(-wrong / (0.04 * dim)), 0.3 + 2 * close)
     total = total + 1.0 * flow_loss + 1.0 * first_loss + 0.02 * rough
-    ratio, sure = moved_light(photo, target, batch["flow"], visible * person)
+    ratio, sure = moved_light(photo, truth, batch["flow"], visible * person)
     light = average(robust(driven.light - ratio, 0.1), sure)
     total = total + 12 * colour + 8 * sharp + 16 * robust(tone, 0.01).mean()
     total = total + 6 * painted + 0.25 * unsure + 1.5 * lazy + 25 * light
-    error = (out.detach() - target) ** 2
+    error = (out.detach() - truth) ** 2
     face = resize(among(segment, (*FACE, HAIR)).float(), PAINT)
     epe, epe_first = (end_point(got.detach(), batch["flow"]) for got in (flow, first))
     log |= {

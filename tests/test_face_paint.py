@@ -1,0 +1,112 @@
+"""Promises of what is painted into mouths and eyes, and where it is judged."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from generic_head import keypoints, motion
+from torch import Tensor
+from torch.nn import functional as F
+
+from vivant.export.nets.pose import Poser, load_rig
+from vivant.export.nets.render import EDGE, Painter, Render
+from vivant.export.nets.warp import centres, resize
+from vivant.export.train.face_loss import found_at, misplaced
+
+
+def waves(at: Tensor) -> Tensor:
+    """A smooth picture (B, 3, H, W) as a function of places (B, 2, H, W), frame fractions."""
+    x, y = at.split(1, 1)
+    tones = [torch.sin(9 * x + 4 * y), torch.cos(11 * y), torch.sin(7 * x - 5 * y)]
+    return 0.5 + 0.3 * torch.cat(tones, 1)
+
+
+def plane(size: int) -> Tensor:
+    """Places of a frame's pixels, (1, 2, size, size)."""
+    line = centres(size, torch.zeros(1))[0]
+    return torch.stack(torch.meshgrid(line, line, indexing="xy"))[None]
+
+
+def test_a_misplaced_face_is_judged_where_it_is_drawn() -> None:
+    """What our flow draws elsewhere is found again there in the true frame, and so is the mouth
+    between lips whose place alone is known."""
+    at = plane(128)
+    x, y = at.split(1, 1)
+    exact = torch.cat([0.02 * torch.sin(3 * y), -0.03 * torch.cos(2 * x)], 1)
+    error = torch.cat([0.006 * torch.cos(2 * x + y), 0.005 * torch.sin(2 * y)], 1)
+    known = torch.ones(1, 1, 128, 128)
+    known[..., 60:70, 50:78] = 0
+    fine = plane(256)
+    truth = waves(fine + resize(exact, 256))
+    ours = waves(fine + resize(exact + error, 256))
+    step = misplaced(exact + error, exact, known)
+    inner = (slice(None), slice(None), slice(16, -16), slice(16, -16))
+    found = found_at(truth, resize(step, 256))
+    assert (ours - truth)[inner].abs().max() > 10 * (ours - found)[inner].abs().max()
+
+
+def test_what_is_in_place_or_unknown_is_judged_there() -> None:
+    """An exact flow moves nothing, nor does one of which nothing is known; bicubic sampling at no
+    step is the picture itself."""
+    flow = 0.01 * torch.randn(1, 2, 128, 128)
+    assert not misplaced(flow, flow, torch.ones(1, 1, 128, 128)).any()
+    assert not misplaced(flow, torch.zeros_like(flow), torch.zeros(1, 1, 128, 128)).any()
+    picture = torch.rand(1, 3, 64, 64)
+    torch.testing.assert_close(found_at(picture, torch.zeros(1, 2, 64, 64)), picture)
+
+
+def opening(painter: Painter, place: str, code: Tensor) -> Tensor:
+    """Distances from the rims of the generic head's mouth, right or left eye, (2, n, n)."""
+    posed = Poser()(keypoints(motion()), motion(), code)
+    mirror = torch.from_numpy(load_rig().mirror)
+    rims = painter.rims[:, mirror] if place == "left" else painter.rims
+    anchor = posed.anchors[:, {"mouth": 0, "right": 1, "left": 2}[place]]
+    with torch.no_grad():
+        side = torch.tensor([[-1.0 if place == "left" else 1.0]])
+        return painter.edges(posed.points, anchor, posed.size, side, rims)[0]
+
+
+def test_a_mouth_is_open_between_its_rims() -> None:
+    """Both distances are positive between the lips' inner edges alone: nowhere when they are shut,
+    and over an area that grows with the jaw."""
+    painter = Render(8).mouth
+    areas = [
+        int((opening(painter, "mouth", motion(jawOpen=jaw)).amin(0) > 0.05).sum())
+        for jaw in (0, 0.3, 0.8)
+    ]
+    assert areas[0] <= 2 < 40 < areas[1] < 0.6 * areas[2]
+
+
+@pytest.mark.parametrize("roll", [0.0, 15.0, -15.0])
+def test_rims_go_through_their_keypoints(roll: float) -> None:
+    """At each keypoint of a rim its distance is nothing, also where a head is tilted."""
+    painter = Render(8).mouth
+    code = motion(jawOpen=0.5, headRoll=roll)
+    posed = Poser()(keypoints(motion()), motion(), code)
+    field = opening(painter, "mouth", code)
+    half = painter.radius * posed.size[0, 0, 0]
+    for picks, distances in zip(painter.rims.chunk(2), field, strict=True):
+        at = (torch.matmul(picks, posed.points[0])[:, :2] - posed.anchors[:, 0]) / half
+        at = at - torch.tensor([0.0, painter.lower])
+        here = F.grid_sample(distances[None, None], at[None, None], align_corners=False)
+        # Between two pixels beside a bend, the line is cut short.
+        assert here.abs().max() < 1.5 * EDGE / 32
+
+
+def test_a_left_eye_is_a_mirrored_right_one() -> None:
+    """On a symmetric head both eyes' windows tell the same distances, one mirrored."""
+    painter = Render(8).eye
+    code = motion(eyeBlinkLeft=0.4, eyeBlinkRight=0.4)
+    right, left = (opening(painter, place, code) for place in ("right", "left"))
+    torch.testing.assert_close(right, left, atol=0.02, rtol=0)
+    assert (right.amin(0) > 0.05).sum() > 20
+
+
+def test_falling_lids_close_the_opening() -> None:
+    """The area between the lids' rims shrinks to nothing as a blink ends."""
+    painter = Render(8).eye
+    areas = [
+        int((opening(painter, "right", motion(eyeBlinkRight=shut)).amin(0) > 0.05).sum())
+        for shut in (0.0, 0.5, 1.0)
+    ]
+    assert areas[0] > areas[1] > 4 * areas[2]
