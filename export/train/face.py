@@ -133,6 +133,28 @@ def save(path: Path, state: dict[str, object]) -> None:
     part.replace(path)
 
 
+def processes(device: str) -> tuple[int, int, torch.device]:
+    """How many processes ``torchrun`` started, which of them this is, and its device; they are
+    joined here."""
+    world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    mine = torch.device(device)
+    if mine.type == "cuda":
+        mine = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    if world > 1:
+        torch.distributed.init_process_group("nccl" if mine.type == "cuda" else "gloo")
+    return world, rank, mine
+
+
+def agreed(progress: float, world: int, device: torch.device) -> float:
+    """The share of the run that the slowest clock of all processes tells: they end together, for
+    one that waited for another's gradients would fail."""
+    if world == 1:
+        return progress
+    least = torch.tensor(progress, device=device)
+    torch.distributed.all_reduce(least, torch.distributed.ReduceOp.MIN)
+    return float(least)
+
+
 def reduce_gradients(parameters: list[nn.Parameter], world: int) -> None:
     """Average gradients over all processes."""
     flat = torch.cat([p.grad.reshape(-1) for p in parameters if p.grad is not None])
@@ -167,12 +189,7 @@ def check(face: Face, folder: Path, device: torch.device, out: Path) -> dict[str
 
 def train(options: argparse.Namespace) -> None:
     """Run the training loop of ``main``'s options."""
-    world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
-    device = torch.device(options.device)
-    if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    if world > 1:
-        torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    world, rank, device = processes(options.device)
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     out = Path(options.out)
@@ -230,7 +247,7 @@ def train(options: argparse.Namespace) -> None:
     face.train()
     for host in prefetch(people.batches(options.sources, start=step)):
         spent = time.monotonic() - begin
-        progress = spent / limit
+        progress = agreed(spent / limit, world, device)
         if progress >= 1 or (options.steps and step >= options.steps):
             break
         for group in optimiser.param_groups:
@@ -336,6 +353,9 @@ def main(arguments: list[str] | None = None) -> None:
         "--close-up",
         action="store_true",
         help="train only the painters of mouth and eyes of the run's checkpoint",
+    )
+    parser.add_argument(
+        "--critic", action="store_true", help="with --close-up: a critic asks for sharp windows"
     )
     parser.add_argument(
         "--renderer", action="store_true", help="train all but the encoder, which stays as it is"

@@ -3,8 +3,8 @@
     vivant train face --close-up --data DIR --out RUN --minutes N
 
 starts from RUN/checkpoint.pt (or ``--start``) and writes RUN/close-up.pt, a checkpoint like the
-one it started from. Everything else stays as it is, so that a sample costs a tenth of a whole
-one, and the windows are judged where they are painted.
+one it started from. Everything else stays as it is, so that a driven frame costs a tenth of a whole
+one, and the windows are judged where they are painted; with ``--critic``, by a critic too.
 """
 
 from __future__ import annotations
@@ -17,21 +17,32 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from vivant.export.nets.encode import PHOTO, PRIOR
 from vivant.export.nets.layers import Conv
-from vivant.export.nets.render import PAINT, Render, Shot, sample_at
-from vivant.export.nets.warp import resize
+from vivant.export.nets.render import FLOW, PAINT, Render, Shot, first_flow, sample_at
+from vivant.export.nets.warp import centres, resize
 from vivant.export.train.critic import Critic, critic_loss, painter_loss
-from vivant.export.train.face import Face, rate, save
+from vivant.export.train.face import Face, agreed, processes, rate, reduce_gradients, save
 from vivant.export.train.face_data import People, prefetch, to_device
-from vivant.export.train.face_loss import Regions, average, gradient_l1, robust
+from vivant.export.train.face_loss import (
+    CAVITIES,
+    Regions,
+    among,
+    as_drawn,
+    average,
+    believed,
+    gradient_l1,
+    needless,
+    robust,
+)
 
 EMA = 0.998
 """Decay of the averaged weights a step."""
 DRIVERS = 6
 """Driven frames a source."""
+TRUST = 0.6
+"""Share of the encoder's own expressions among the photos' codes."""
 VERDICT, MATCHED = 0.5, 16.0
 """Weights of the critics' verdict and of the distance in their features, against pixel losses."""
 HASTE = 2.0
@@ -53,15 +64,13 @@ def shot_loss(shot: Shot, target: Tensor, need: Tensor) -> tuple[Tensor, Tensor,
     """
     still = torch.zeros_like(shot.crop[:, :2])
     wanted = sample_at(target, shot.xs, shot.ys, still)
-    weight, colour = shot.paint[:, :1], shot.paint[:, 1:]
-    out = shot.crop[:, :3] * (1 - weight) + colour
+    moving, weight = shot.crop[:, :3], shot.paint[:, :1]
+    out = moving * (1 - weight) + shot.paint[:, 1:]
     focus = 0.1 + sample_at(need, shot.xs, shot.ys, still)
     light = average(robust(out - wanted, 0.01), focus)
     sharp = gradient_l1(out, wanted, focus)
-    wrong = F.avg_pool2d((shot.crop[:, :3] - wanted).abs().mean(1, keepdim=True), 5, 1, 2)
-    # Skin that is warped nearly right stays the photo's: paint over it would only blur it.
-    lazy = average(weight * torch.exp(-wrong / 0.06), 0.3 + focus)
-    return 12 * light + 12 * sharp + 4 * lazy, out, wanted
+    lazy = needless(weight, moving, wanted, focus)
+    return 12 * light + 8 * sharp + 1.5 * lazy, out, wanted
 
 
 Window = tuple[Tensor, Tensor, Tensor]
@@ -77,7 +86,7 @@ def step_loss(
         features, points, own = face.encode(batch["seen"])
         features = torch.cat([face.encode.keep(batch["photo"]), features[:, PHOTO:]], 1)
     drivers = len(batch["motion"]) // len(batch["photo"])
-    code = torch.cat([batch["code"][:, :57] * 0.5 + own[:, :57] * 0.5, batch["code"][:, 57:]], 1)
+    code = believed(face.encode, own, batch["code"], TRUST)
     code = code.repeat_interleave(drivers, 0)
     points, prior = points.repeat_interleave(drivers, 0), features[:, PHOTO : PHOTO + PRIOR]
     photo = batch["photo"].repeat_interleave(drivers, 0)
@@ -87,14 +96,18 @@ def step_loss(
     posed = render.poser(points, code, motion, away)
     change = (motion - code) / render.scale
     segment = batch["target_segment"]
-    inside = ((segment == 5) | (segment == 4)).float()[:, None]
+    inside = among(segment, CAVITIES).float()
     mouth, eyes = regions.blobs(batch["target_points"], 128)
-    need = torch.clamp(1 - batch["visible"] + inside + 0.5 * torch.maximum(mouth, eyes), 0, 1)
-    need = resize(need, PAINT)
+    close = torch.maximum(mouth, eyes)
+    need = resize(torch.clamp(1 - batch["visible"] + inside + 0.5 * close, 0, 1), PAINT)
+    line = centres(FLOW, points).expand(len(points), -1)
+    with torch.no_grad():
+        first = first_flow(render.poser, posed, line, line, prior, render.mix, halved=True)
+        target = as_drawn(batch, first.flow, close)
     total = photo.new_zeros(())
     shown: list[Window] = []
     for shot in render.shots(posed, photo, prior, motion, change):
-        loss, out, wanted = shot_loss(shot, batch["target"], need)
+        loss, out, wanted = shot_loss(shot, target, need)
         total = total + loss
         shown.append((out, wanted, shot.crop[:, 3:]))
     mouth_window, right, left = shown
@@ -104,9 +117,9 @@ def step_loss(
 
 def train(options: argparse.Namespace) -> None:
     """Run the training loop of ``main``'s options."""
-    device = torch.device(options.device)
+    world, rank, device = processes(options.device)
     torch.set_num_threads(options.threads)
-    torch.manual_seed(options.seed)
+    torch.manual_seed(options.seed + 1000 * rank)
     Conv.reduced = options.bfloat16
     run = Path(options.out)
     run.mkdir(parents=True, exist_ok=True)
@@ -120,23 +133,27 @@ def train(options: argparse.Namespace) -> None:
         parameter.requires_grad_(True)
     mean = copy.deepcopy(parameters)
     optimiser = torch.optim.AdamW(parameters, lr=options.rate, betas=(0.9, 0.98))
-    critics = [Critic().to(device), Critic(24).to(device)]
+    critics = [Critic().to(device), Critic(24).to(device)] if options.critic else []
     judges = [p for critic in critics for p in critic.parameters()]
-    judging = torch.optim.Adam(judges, lr=options.rate, betas=(0.5, 0.98))
-    people = People(Path(options.data), options.seed + 1, DRIVERS, extra=1, workers=options.workers)
+    judging = torch.optim.Adam(judges, lr=options.rate, betas=(0.5, 0.98)) if judges else None
+    people = People(
+        Path(options.data),
+        options.seed + 1,
+        DRIVERS,
+        workers=options.workers,
+        rank=rank,
+        world=world,
+    )
     regions = Regions(device)
     begin = saved = time.monotonic()
     sums, count = torch.zeros(3, device=device), 0
     for step, host in enumerate(prefetch(people.batches(options.sources))):
-        progress = (time.monotonic() - begin) / (60 * options.minutes)
+        progress = agreed((time.monotonic() - begin) / (60 * options.minutes), world, device)
         for group in optimiser.param_groups:
             group["lr"] = rate(progress, options.rate)
-        for group in judging.param_groups:
-            group["lr"] = HASTE * rate(progress, options.rate)
-        batch = to_device(host, device)
-        pixels, windows = step_loss(face, regions, batch)
-        asked = pixels.new_zeros(())
-        for critic, window in zip(critics, windows, strict=True):
+        pixels, windows = step_loss(face, regions, to_device(host, device))
+        asked = judged = pixels.new_zeros(())
+        for critic, window in zip(critics, windows, strict=bool(critics)):
             critic.requires_grad_(False)
             verdict, matched = painter_loss(critic, *window)
             asked = asked + VERDICT * verdict + MATCHED * matched
@@ -144,20 +161,29 @@ def train(options: argparse.Namespace) -> None:
         loss = pixels + asked * float(progress > CRITIC_FROM)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        if world > 1:
+            reduce_gradients(parameters, world)
         norm = nn.utils.clip_grad_norm_(parameters, 5.0)
         if bool(torch.isfinite(norm)):
             optimiser.step()
         with torch.no_grad():
             for a, b in zip(mean, parameters, strict=True):
                 a.lerp_(b, 1 - min(EMA, 1 - 1 / (1 + step / 10)))
-        judged = torch.stack([critic_loss(c, *w) for c, w in zip(critics, windows, strict=True)])
-        judging.zero_grad(set_to_none=True)
-        judged.sum().backward()
-        judging.step()
-        sums += torch.stack([pixels.detach(), asked.detach(), judged.detach().mean()])
+        if judging is not None:
+            for group in judging.param_groups:
+                group["lr"] = HASTE * rate(progress, options.rate)
+            judged = sum(
+                (critic_loss(c, *w) for c, w in zip(critics, windows, strict=True)), judged
+            )
+            judging.zero_grad(set_to_none=True)
+            judged.backward()
+            if world > 1:
+                reduce_gradients(judges, world)
+            judging.step()
+        sums += torch.stack([pixels.detach(), asked.detach(), judged.detach()])
         count += 1
         done = progress >= 1 or (options.steps and step + 1 >= options.steps)
-        if done or time.monotonic() - saved > options.save_seconds:
+        if rank == 0 and (done or time.monotonic() - saved > options.save_seconds):
             saved = time.monotonic()
             state = dict(stored)
             result = copy.deepcopy(face)
@@ -168,10 +194,12 @@ def train(options: argparse.Namespace) -> None:
             save(run / "close-up.pt", state)
             said = " ".join(
                 f"{name} {value:.4f}"
-                for name, value in zip(("pixels", "asked", "critic"), sums / count, strict=True)
+                for name, value in zip(("pixels", "asked", "critics"), sums / count, strict=True)
             )
             line = f"step {step} minutes {(saved - begin) / 60:.2f} {said}"
             print(line, file=sys.stderr, flush=True)
             sums, count = torch.zeros_like(sums), 0
         if done:
-            return
+            break
+    if world > 1:
+        torch.distributed.destroy_process_group()

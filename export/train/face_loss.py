@@ -164,6 +164,14 @@ def found_at(picture: Tensor, step: Tensor) -> Tensor:
     return F.grid_sample(picture, grid, "bicubic", "border", False).clamp(0, 1)
 
 
+def as_drawn(batch: dict[str, Tensor], flow: Tensor, close: Tensor) -> Tensor:
+    """The drivers' pictures with mouth and eyes, where ``close`` (B, 1, 128, 128) is not small, as
+    far from their true place as ``flow`` (B, 2, 128, 128) draws them."""
+    known = batch["visible"] * among(batch["target_segment"], SURFACES).float()
+    step = misplaced(flow, batch["flow"], known).clamp(-FAR_OFF / FRAME, FAR_OFF / FRAME)
+    return found_at(batch["target"], resize(step * torch.clamp(2 * close, 0, 1), PAINT))
+
+
 def believed(encode: Encode, found: Tensor, code: Tensor, trust: float) -> Tensor:
     """True own codes (B, 63), a share ``trust`` of them with the expression and gaze that the
     encoder has ``found``.
@@ -198,6 +206,14 @@ def moved_light(
     sure = smooth(torch.ones_like(visible))
     ratio = torch.log((smooth(after) + 0.02 * sure + 1e-4) / (smooth(before) + 0.02 * sure + 1e-4))
     return ratio.clamp(-LIGHT, LIGHT), sure
+
+
+def needless(occlusion: Tensor, warped: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Paint over what the warped photo shows rightly: it has twice the paint's resolution."""
+    wrong = F.avg_pool2d((warped - target).abs().mean(1, keepdim=True), 5, 1, 2)
+    # How wrong is a question of light: a dark eye differs little from its lid.
+    dim = torch.clamp(2.5 * box(target.mean(1, keepdim=True), 15), 0.2, 1)
+    return average(occlusion * torch.exp(-wrong / (0.04 * dim)), weight)
 
 
 class Result(NamedTuple):
@@ -339,10 +355,8 @@ def face_loss(
     flow_loss, first_loss = average(flow_error, shown), average(first_error, shown)
     rough = sum(e.abs().mean() for e in edges((flow - first) * FRAME))
 
-    known = visible * among(segment, SURFACES).float()
-    step = misplaced(flow.detach(), batch["flow"], known).clamp(-FAR_OFF / FRAME, FAR_OFF / FRAME)
-    step = step * torch.clamp(2 * torch.maximum(mouth, eyes), 0, 1)
-    truth, target = target, found_at(target, resize(step, PAINT))
+    close = torch.maximum(mouth, eyes)
+    truth, target = target, as_drawn(batch, flow.detach(), close)
 
     warped = sample(photo, resize(flow.detach(), PAINT))
     out = warped * (1 - driven.occlusion) + driven.paint * driven.occlusion
@@ -352,7 +366,7 @@ def face_loss(
     sharp = gradient_l1(out, target, weight256)
     hidden = resize(torch.maximum(1 - visible, left), PAINT)
     inside = resize(among(segment, CAVITIES).float(), PAINT)
-    close = resize(torch.maximum(mouth, eyes), PAINT)
+    close = resize(close, PAINT)
     need = torch.clamp(hidden + inside + 0.5 * close, 0, 1) * weight256 + 0.01
     painted = average(robust(paint - target, 0.01), need) + 0.5 * gradient_l1(paint, target, need)
     tone = F.avg_pool2d((out - target) * weight256, 16) / F.avg_pool2d(weight256, 16)
@@ -363,11 +377,7 @@ def face_loss(
     unsure = F.binary_cross_entropy(
         occlusion.clamp(1e-4, 1 - 1e-4), hidden, weight=free, reduction="mean"
     )
-    # The photo has twice the paint's resolution: where its warp is right, it is to be kept.
-    wrong = F.avg_pool2d((warped.detach() - target).abs().mean(1, keepdim=True), 5, 1, 2)
-    # How wrong is a question of light: a dark eye differs little from its lid.
-    dim = torch.clamp(2.5 * box(target.mean(1, keepdim=True), 15), 0.2, 1)
-    lazy = average(occlusion * torch.exp(-wrong / (0.04 * dim)), 0.3 + 2 * close)
+    lazy = needless(occlusion, warped.detach(), target, 0.3 + 2 * close)
     total = total + 1.0 * flow_loss + 1.0 * first_loss + 0.02 * rough
     ratio, sure = moved_light(photo, truth, batch["flow"], visible * person)
     light = average(robust(driven.light - ratio, 0.1), sure)
