@@ -1,7 +1,8 @@
 """``render``: a motion code and a portrait's features -> backward flow, occlusion and paint.
 
 The first flow is analytic (``pose.py``), cut out by the portrait's own matte. A U-Net at
-64/32/16 corrects it and says where the photo has nothing to show. Three close-up painters
+64/32/16 corrects it and says where the photo has nothing to show; ``rim.py`` keeps what is
+stretched over a turned jaw inside the photo's outline. Three close-up painters
 (mouth, eyes) work in windows that travel rigidly with the head, where a tooth or a lid always
 lies at the same place, and cost a fraction of the same detail over the whole frame.
 """
@@ -19,6 +20,7 @@ from vivant.export.nets.encode import BACKGROUND, LEARNED, PHOTO, PRIOR
 from vivant.export.nets.layers import SLOPE, Pack, Steered, conv, films, fold, quiet, upsample
 from vivant.export.nets.mirror import MOTION_MIRROR
 from vivant.export.nets.pose import SCALE, Posed, Poser, load_rig
+from vivant.export.nets.rim import Rim
 from vivant.export.nets.warp import (
     Double,
     centres,
@@ -343,6 +345,7 @@ class Render(nn.Module):
         self.reveal = conv(24, 4)
         quiet(self.reveal, 0.1)
         self.enlarge = Double(4, FLOW)
+        self.rim = Rim()
         self.register_buffer("twice", hats(64, FLOW), persistent=False)
         self.register_buffer("fourfold", hats(64, PAINT), persistent=False)
         self.register_buffer("eightfold", hats(CELLS, PAINT), persistent=False)
@@ -404,6 +407,9 @@ class Render(nn.Module):
         light = light * F.avg_pool2d(matte, 4) * (LIGHT * gate)
 
         flow = flow + F.pixel_shuffle(self.residual(x64), 2).float() * (STEP * gate)
+        stretched = half(flow, 2), half(first.flow, 2), person, local
+        step = self.rim(*(part.detach() for part in stretched))
+        flow = flow + self.twice @ step @ self.twice.T
         shown = sample(photo, flow.detach())
         detail = F.pixel_shuffle(self.detail(x64), 2)  # (B, 16, 128, 128)
         seen = torch.cat([shown - 0.5, matte, still], 1)

@@ -1,0 +1,62 @@
+"""What a turning head uncovers below its ears is led inside the photo's outline."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from vivant.export.nets.rim import CELLS, Rim
+from vivant.export.nets.warp import centres
+
+
+def outline(turns: int = 0) -> Tensor:
+    """Logits of a person who fills the left of the frame, turned by quarters of a circle."""
+    line = torch.arange(CELLS) - CELLS / 2 + 0.5
+    person = torch.clamp(-2 * line, -8, 8).expand(1, 1, CELLS, CELLS)
+    return torch.rot90(person, turns, (2, 3))
+
+
+def led(spread: float, below: float, behind: float = 0.6, turns: int = 0) -> Tensor:
+    """The step where flow brings points together by ``spread``, this far below and behind the
+    pupils."""
+    line = centres(CELLS, torch.zeros(1)) - 0.5
+    flow = -spread * torch.stack([line.expand(CELLS, CELLS), line.t().expand(CELLS, CELLS)])[None]
+    place = torch.tensor([0.5, below, -behind])[None, :, None, None].expand(1, 3, CELLS, CELLS)
+    step: Tensor = Rim()(flow, flow, outline(turns), place)
+    return step
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_stretched_outlines_are_led_to_the_person(turns: int) -> None:
+    """Toward the person and no other way, from the outline by half a cell or more; what lies
+    deep inside or far outside stays."""
+    step = torch.rot90(led(0.9, 2.0, turns=turns), -turns, (2, 3))
+    across, along = step[0, turns % 2], step[0, 1 - turns % 2]
+    across = across if turns in (0, 3) else -across
+    assert along[8:-8].abs().max() < 1e-3 / CELLS
+    assert across.max() < 1e-3 / CELLS
+    assert -across[32, 32] > 0.5 / CELLS
+    # Flow gathers the whole row about the middle: the cells beyond lead from .1 of their distance.
+    assert led(0.31, 2.0)[..., :26].abs().max() < 1e-4, "deep inside"
+    assert led(0.31, 2.0)[..., 45:].abs().max() < 1e-4, "far outside"
+
+
+@pytest.mark.parametrize(
+    ("spread", "below", "behind"),
+    [(0.0, 2.0, 0.6), (0.3, 2.0, 0.6), (-0.5, 2.0, 0.6), (0.9, 0.5, 0.6), (0.9, 2.0, 0.15)],
+)
+def test_what_only_moves_or_is_no_jaw_stays(spread: float, below: float, behind: float) -> None:
+    """Where flow moves or turns away without stretching, above the ear lobes and in front of the
+    jaw's side, where a mouth turned away meets the outline: no step."""
+    assert led(spread, below, behind).abs().max() < 1e-6
+
+
+def test_a_frame_that_cuts_a_person_off_is_no_outline() -> None:
+    """Nobody is drawn in from the edges of a frame that they fill."""
+    line = centres(CELLS, torch.zeros(1)) - 0.5
+    flow = -0.9 * torch.stack([line.expand(CELLS, CELLS), line.t().expand(CELLS, CELLS)])[None]
+    full, jaw = torch.full((1, 1, CELLS, CELLS), 8.0), torch.tensor([0.5, 2.0, -0.6])
+    for shift in (-0.45, 0.45):
+        step = Rim()(flow + shift, flow, full, jaw[None, :, None, None])
+        assert step.abs().max() < 1e-4
