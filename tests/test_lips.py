@@ -14,7 +14,8 @@ from vivant import latent
 from vivant.export.nets.encode import TOUCH, Encode
 from vivant.export.synth.people import keypoints as generic
 from vivant.export.train.face_data import NONE, Augment, make_sample
-from vivant.export.train.face_teeth import MOUTH, bared, drawn_apart, gap, with_teeth
+from vivant.export.train.face_loss import MOUTH
+from vivant.export.train.face_teeth import bared, drawn_apart, gap, with_teeth
 
 SKIN = (190, 140, 120)
 LIPS = [[f"lipInner{row}{part}" for part in ("Right", "Mid", "Left")] for row in ("Upper", "Lower")]

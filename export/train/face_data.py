@@ -23,9 +23,9 @@ from vivant.errors import UsageError
 from vivant.export.nets.mirror import MOTION_MIRROR
 from vivant.export.nets.pose import load_rig
 from vivant.export.train.face_background import sample_texture, with_background
-from vivant.export.train.face_loss import CAVITIES, FACE, HAIR, HIDDEN_WEIGHT, WORN
+from vivant.export.train.face_loss import CAVITIES, FACE, HAIR, HIDDEN_WEIGHT, MOUTH, WORN
 from vivant.export.train.face_pose import as_seen, find_scene
-from vivant.export.train.face_teeth import MOUTH, bared
+from vivant.export.train.face_teeth import bared
 
 OPEN = 80
 """Cells of a mouth's interior, of 128 x 128, that make it wide open."""

@@ -34,7 +34,9 @@ FACE = (1, 4, 5, 6)
 """Classes of a face: skin, eyes, mouth interior, brows. What is worn or held is none of them."""
 HAIR, WORN = 2, 7
 """Classes of hair, and of glasses, hats, hands and what they hold."""
-CAVITIES = (4, 5)
+MOUTH = 5
+"""Class of a mouth's interior: teeth, tongue and cavity."""
+CAVITIES = (4, MOUTH)
 """Eyes and mouth interior: lids and lips that hide them look unlike them."""
 SURFACES = (1, 6)
 """Skin and brows: where they are drawn tells where lips and lids are."""

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from vivant import latent
 from vivant.export.nets.pose import Poser, load_rig
 from vivant.export.nets.warp import centres
+from vivant.export.train.face_loss import MOUTH
 
-MOUTH = 5
-"""Class of the mouth's inside in the segmentation: teeth, tongue, cavity."""
 HIDING = (0, 2, 3, 7)
 """Classes that lie before a mouth: background, hair, clothes, accessories and hands."""
 PARTED = 0.04
