@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from vivant.export.nets.encode import PHOTO, PRIOR
 from vivant.export.nets.layers import Conv
-from vivant.export.nets.render import FLOW, PAINT, Render, Shot, first_flow, sample_at
+from vivant.export.nets.render import FLOW, PAINT, THIN, Render, Shot, first_flow, sample_at
 from vivant.export.nets.warp import centres, resize
 from vivant.export.train.critic import Critic, critic_loss, painter_loss
 from vivant.export.train.face import Face, agreed, processes, rate, reduce_gradients, save
@@ -41,6 +41,8 @@ EMA = 0.998
 """Decay of the averaged weights a step."""
 DRIVERS = 6
 """Driven frames a source."""
+OWN = 24.0
+"""Weight of the paint's own colour, beside that of what paint and photo make."""
 TRUST = 0.6
 """Share of the encoder's own expressions among the photos' codes."""
 VERDICT, MATCHED = 0.5, 16.0
@@ -70,7 +72,10 @@ def shot_loss(shot: Shot, target: Tensor, need: Tensor) -> tuple[Tensor, Tensor,
     light = average(robust(out - wanted, 0.01), focus)
     sharp = gradient_l1(out, wanted, focus)
     lazy = needless(weight, moving, wanted, focus)
-    return 12 * light + 8 * sharp + 1.5 * lazy, out, wanted
+    # Without its own target, paint would be any colour that half of it makes right.
+    colour = shot.paint[:, 1:] / (weight + THIN)
+    own = average(robust(colour - wanted, 0.01), focus) + 0.5 * gradient_l1(colour, wanted, focus)
+    return 12 * light + 8 * sharp + OWN * own + 1.5 * lazy, out, wanted
 
 
 Window = tuple[Tensor, Tensor, Tensor]
