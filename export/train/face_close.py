@@ -71,11 +71,11 @@ def shot_loss(shot: Shot, target: Tensor, need: Tensor) -> tuple[Tensor, Tensor,
     focus = 0.1 + sample_at(need, shot.xs, shot.ys, still)
     light = average(robust(out - wanted, 0.01), focus)
     sharp = gradient_l1(out, wanted, focus)
-    lazy = needless(weight, moving, wanted, focus)
+    lazy = needless(weight, moving, wanted, 0.3 + focus)
     # Without its own target, paint would be any colour that half of it makes right.
     colour = shot.paint[:, 1:] / (weight + THIN)
     own = average(robust(colour - wanted, 0.01), focus) + 0.5 * gradient_l1(colour, wanted, focus)
-    return 12 * light + 8 * sharp + OWN * own + 1.5 * lazy, out, wanted
+    return 12 * light + 8 * sharp + OWN * own + 6 * lazy, out, wanted
 
 
 Window = tuple[Tensor, Tensor, Tensor]
