@@ -234,7 +234,7 @@ def test_bad_shard_is_named(tmp_path: Path) -> None:
 
 def test_training_resumes_and_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A short run leaves a checkpoint that loads, resuming continues its step count, and each
-    partial run changes its own part alone: encoder, renderer, or close-up painters."""
+    partial run changes its own part alone: encoder, renderer, or the mouth's painter."""
     monkeypatch.setattr(face, "Encode", lambda: Encode(width=8))
     monkeypatch.setattr(face, "Render", lambda: Render(width=8))
     data, run = tmp_path / "data", tmp_path / "run"
@@ -273,7 +273,7 @@ def test_training_resumes_and_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         {name.split(".")[0:2][k] for name in a if not torch.equal(a[name].float(), b[name].float())}
         for k, a, b in zip((1, 0, 0), weights, weights[1:], strict=False)
     ]
-    assert changed == [{"mouth", "eye", "steer_close"}, {"encode"}, {"render"}]
+    assert changed == [{"mouth"}, {"encode"}, {"render"}]
     encode, render = face.load_face(run / "close-up.pt")
     with torch.no_grad():
         features, points, own = encode(*face.example_inputs()["encode"])

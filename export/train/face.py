@@ -352,10 +352,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--close-up",
         action="store_true",
-        help="train only the painters of mouth and eyes of the run's checkpoint",
+        help="train only the painter of mouths of the run's checkpoint",
     )
     parser.add_argument(
-        "--critic", action="store_true", help="with --close-up: a critic asks for sharp windows"
+        "--critic", action="store_true", help="with --close-up: a critic asks for sharp mouths"
     )
     parser.add_argument(
         "--renderer", action="store_true", help="train all but the encoder, which stays as it is"

@@ -53,10 +53,9 @@ CRITIC_FROM = 0.08
 """Share of the run after which painters listen to their critics."""
 
 
-def painters(render: Render) -> list[nn.Parameter]:
+def painter(render: Render) -> list[nn.Parameter]:
     """What this training changes."""
-    parts = (render.mouth, render.eye, render.steer_close)
-    return [p for part in parts for p in part.parameters()]
+    return list(render.mouth.parameters())
 
 
 def shot_loss(shot: Shot, target: Tensor, need: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -82,10 +81,8 @@ Window = tuple[Tensor, Tensor, Tensor]
 """What a window shows, should show, and the photo warped rigidly into it, (B, 3, n, n) each."""
 
 
-def step_loss(
-    face: Face, regions: Regions, batch: dict[str, Tensor]
-) -> tuple[Tensor, list[Window]]:
-    """Loss of one batch over the three windows; the mouth, and both eyes together."""
+def step_loss(face: Face, regions: Regions, batch: dict[str, Tensor]) -> tuple[Tensor, Window]:
+    """Loss of one batch over the mouths' windows."""
     render = face.render
     with torch.no_grad():
         features, points, own = face.encode(batch["seen"])
@@ -109,15 +106,9 @@ def step_loss(
     with torch.no_grad():
         first = first_flow(render.poser, posed, line, line, prior, render.mix, halved=True)
         target = as_drawn(batch, first.flow, close)
-    total = photo.new_zeros(())
-    shown: list[Window] = []
-    for shot in render.shots(posed, photo, prior, motion, change):
-        loss, out, wanted = shot_loss(shot, target, need)
-        total = total + loss
-        shown.append((out, wanted, shot.crop[:, 3:]))
-    mouth_window, right, left = shown
-    eye_window = tuple(torch.cat([a, b], 0) for a, b in zip(right, left, strict=True))
-    return total, [mouth_window, (eye_window[0], eye_window[1], eye_window[2])]
+    shot = render.shots(posed, photo, prior, motion, change)[0]
+    loss, out, wanted = shot_loss(shot, target, need)
+    return loss, (out, wanted, shot.crop[:, 3:])
 
 
 def train(options: argparse.Namespace) -> None:
@@ -133,14 +124,14 @@ def train(options: argparse.Namespace) -> None:
     face = Face()
     face.load_state_dict(stored["average"])
     face.to(device).requires_grad_(False)
-    parameters = painters(face.render)
+    parameters = painter(face.render)
     for parameter in parameters:
         parameter.requires_grad_(True)
     mean = copy.deepcopy(parameters)
     optimiser = torch.optim.AdamW(parameters, lr=options.rate, betas=(0.9, 0.98))
-    critics = [Critic().to(device), Critic(24).to(device)] if options.critic else []
-    judges = [p for critic in critics for p in critic.parameters()]
-    judging = torch.optim.Adam(judges, lr=options.rate, betas=(0.5, 0.98)) if judges else None
+    critic = Critic().to(device)
+    judges = list(critic.parameters())
+    judging = torch.optim.Adam(judges, lr=options.rate, betas=(0.5, 0.98))
     people = People(
         Path(options.data),
         options.seed + 1,
@@ -156,14 +147,14 @@ def train(options: argparse.Namespace) -> None:
         progress = agreed((time.monotonic() - begin) / (60 * options.minutes), world, device)
         for group in optimiser.param_groups:
             group["lr"] = rate(progress, options.rate)
-        pixels, windows = step_loss(face, regions, to_device(host, device))
+        pixels, window = step_loss(face, regions, to_device(host, device))
         asked = judged = pixels.new_zeros(())
-        for critic, window in zip(critics, windows, strict=bool(critics)):
+        if options.critic and progress > CRITIC_FROM:
             critic.requires_grad_(False)
             verdict, matched = painter_loss(critic, *window)
-            asked = asked + VERDICT * verdict + MATCHED * matched
+            asked = VERDICT * verdict + MATCHED * matched
             critic.requires_grad_(True)
-        loss = pixels + asked * float(progress > CRITIC_FROM)
+        loss = pixels + asked
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         if world > 1:
@@ -174,12 +165,10 @@ def train(options: argparse.Namespace) -> None:
         with torch.no_grad():
             for a, b in zip(mean, parameters, strict=True):
                 a.lerp_(b, 1 - min(EMA, 1 - 1 / (1 + step / 10)))
-        if judging is not None:
+        if options.critic:
             for group in judging.param_groups:
                 group["lr"] = HASTE * rate(progress, options.rate)
-            judged = sum(
-                (critic_loss(c, *w) for c, w in zip(critics, windows, strict=True)), judged
-            )
+            judged = critic_loss(critic, *window)
             judging.zero_grad(set_to_none=True)
             judged.backward()
             if world > 1:
@@ -193,13 +182,13 @@ def train(options: argparse.Namespace) -> None:
             state = dict(stored)
             result = copy.deepcopy(face)
             with torch.no_grad():
-                for a, b in zip(painters(result.render), mean, strict=True):
+                for a, b in zip(painter(result.render), mean, strict=True):
                     a.copy_(b)
             state["average"] = result.state_dict()
             save(run / "close-up.pt", state)
             said = " ".join(
                 f"{name} {value:.4f}"
-                for name, value in zip(("pixels", "asked", "critics"), sums / count, strict=True)
+                for name, value in zip(("pixels", "asked", "critic"), sums / count, strict=True)
             )
             line = f"step {step} minutes {(saved - begin) / 60:.2f} {said}"
             print(line, file=sys.stderr, flush=True)
