@@ -1,10 +1,11 @@
-"""Train the close-up painters of mouth and eyes alone, on top of a trained face network::
+"""Train the close-up painter of the mouth alone, on top of a trained face network::
 
     vivant train face --close-up --data DIR --out RUN --minutes N
 
 starts from RUN/checkpoint.pt (or ``--start``) and writes RUN/close-up.pt, a checkpoint like the
 one it started from. Everything else stays as it is, so that a driven frame costs a tenth of a whole
-one, and the windows are judged where they are painted; with ``--critic``, by a critic too.
+one, and the window is judged where it is painted; with ``--critic``, by a critic too. Eyes gain
+nothing by it: their lids become dark smudges, where the joint run drew lines.
 """
 
 from __future__ import annotations
@@ -46,11 +47,11 @@ OWN = 24.0
 TRUST = 0.6
 """Share of the encoder's own expressions among the photos' codes."""
 VERDICT, MATCHED = 0.5, 16.0
-"""Weights of the critics' verdict and of the distance in their features, against pixel losses."""
+"""Weights of the critic's verdict and of the distance in its features, against pixel losses."""
 HASTE = 2.0
-"""Learning rate of the critics, in the painters'."""
+"""Learning rate of the critic, in the painter's."""
 CRITIC_FROM = 0.08
-"""Share of the run after which painters listen to their critics."""
+"""Share of the run after which the painter listens to the critic."""
 
 
 def painter(render: Render) -> list[nn.Parameter]:
