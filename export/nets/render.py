@@ -69,7 +69,8 @@ LIDS = tuple(
 )
 """Those of a right eye."""
 NARROW = 0.03
-"""Least distance of two of them across, half windows."""
+"""Least distance of two of them across, half windows. Its clamp is bounded above too: without, the
+bound that a conversion adds overflows half precision."""
 EDGE = 4.0
 """Distances from a rim are told in half windows times this, and up to 1."""
 
@@ -220,7 +221,7 @@ class Painter(nn.Module):
         u = ((across - centre[:, None, 0:1]) / half[:, :, None] * side[:, :, None])[..., None]
         v = ((down - centre[:, None, 1:2]) / half[:, :, None] - self.lower)[..., None]
         u, v = (x.reshape(len(x), 2, -1, 1) for x in (u, v))  # (B, 2, N, 1)
-        wide = torch.clamp(u[:, :, 1:] - u[:, :, :-1], min=NARROW)
+        wide = torch.clamp(u[:, :, 1:] - u[:, :, :-1], NARROW, 2.0)
         steep = (v[:, :, 1:] - v[:, :, :-1]) / wide
         along = torch.minimum(torch.relu(self.ramp[None, None] - u[:, :, :-1]), wide)
         line = v[:, :, :1] + (steep * along).sum(2, keepdim=True)  # (B, 2, 1, n)
