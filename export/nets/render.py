@@ -223,7 +223,8 @@ class Painter(nn.Module):
         u, v = (x.reshape(len(x), 2, -1, 1) for x in (u, v))  # (B, 2, N, 1)
         wide = torch.clamp(u[:, :, 1:] - u[:, :, :-1], NARROW, 2.0)
         steep = (v[:, :, 1:] - v[:, :, :-1]) / wide
-        along = torch.minimum(torch.relu(self.ramp[None, None] - u[:, :, :-1]), wide)
+        # As far along each part as it reaches: a minimum that broadcasts is refused on NPU 3720.
+        along = wide - torch.relu(wide - torch.relu(self.ramp[None, None] - u[:, :, :-1]))
         line = v[:, :, :1] + (steep * along).sum(2, keepdim=True)  # (B, 2, 1, n)
         upper, lower = line.split(1, 1)
         rows = self.ramp.transpose(0, 1)[None, None]

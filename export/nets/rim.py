@@ -37,8 +37,7 @@ def rise(x: Tensor, bounds: tuple[float, float]) -> Tensor:
 
 
 def lowest(x: Tensor, axis: int) -> Tensor:
-    """Least of each cell and its two neighbours along an axis; Intel's compiler refuses the pooling
-    of one channel on NPU 3720."""
+    """Least of each cell and its two neighbours along an axis."""
     count = x.shape[axis]
     first, last = x.narrow(axis, 0, 1), x.narrow(axis, count - 1, 1)
     before = torch.cat([first, x.narrow(axis, 0, count - 1)], axis)
