@@ -210,16 +210,21 @@ class Painter(nn.Module):
         ys = centre[:, 1:2] + half * (self.ramp + self.lower)
         return xs, ys
 
+    def within(
+        self, xs: Tensor, ys: Tensor, centre: Tensor, size: Tensor, side: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Frame coordinates (B or 1, N) in half windows, as ``ramp`` counts: undoes ``axes``."""
+        half = self.radius * size[:, :, 0]  # (B, 1)
+        return (xs - centre[:, 0:1]) / half * side, (ys - centre[:, 1:2]) / half - self.lower
+
     def edges(
         self, points: Tensor, centre: Tensor, size: Tensor, side: Tensor, rims: Tensor
     ) -> Tensor:
         """How far each pixel lies below the upper and above the lower rim of the opening, (B, 2, n,
         n), see EDGE. A rim goes straight from one of its ``points`` (B, K, 3) to the next, as
         ``rims`` (2 N, K) picks them, and level beyond the last."""
-        half = self.radius * size[:, :, 0]
         across, down, _ = torch.matmul(rims, points).split(1, 2)  # (B, 2 N, 1)
-        u = ((across - centre[:, None, 0:1]) / half[:, :, None] * side[:, :, None])[..., None]
-        v = ((down - centre[:, None, 1:2]) / half[:, :, None] - self.lower)[..., None]
+        u, v = self.within(across.flatten(1), down.flatten(1), centre, size, side)
         u, v = (x.reshape(len(x), 2, -1, 1) for x in (u, v))  # (B, 2, N, 1)
         wide = torch.clamp(u[:, :, 1:] - u[:, :, :-1], NARROW, 2.0)
         steep = (v[:, :, 1:] - v[:, :, :-1]) / wide
@@ -269,10 +274,8 @@ class Painter(nn.Module):
 
         (B, C, n, n) -> (B, C, PAINT, n), (B, 1, n, PAINT)
         """
-        half = self.radius * size[:, :, 0]  # (B, 1)
         grid = centres(PAINT, window)
-        u = (grid - centre[:, 0:1]) / half * side
-        v = (grid - centre[:, 1:2]) / half - self.lower
+        u, v = self.within(grid, grid, centre, size, side)
         step = self.size / 2
         rows = torch.relu(1 - torch.abs(v[:, :, None] - self.ramp[:, None, :]) * step)
         columns = torch.relu(1 - torch.abs(u[:, None, :] - self.ramp[:, :, None]) * step)
@@ -477,6 +480,13 @@ class Render(nn.Module):
         self, posed: Posed, photo: Tensor, prior: Tensor, motion: Tensor, change: Tensor
     ) -> list[Shot]:
         """The painted windows: mouth, right eye, left eye."""
+        windows = self.windows(posed, motion, change)
+        return [self.window(posed, photo, prior, *window) for window in windows]
+
+    def windows(
+        self, posed: Posed, motion: Tensor, change: Tensor
+    ) -> list[tuple[Painter, Tensor, Tensor, Tensor, Tensor, Tensor]]:
+        """What ``window`` takes to paint each of them."""
         side = torch.ones_like(motion[:, :1])
         now = [motion / self.scale, change]
         mirrored = [torch.matmul(part, self.swap) for part in now]
@@ -485,7 +495,7 @@ class Render(nn.Module):
         # The left eye is painted as a mirrored right one. Neither they nor their codes share a
         # batch: Intel's compiler refuses the maps of two on NPU 3720, and the codes of two, whose
         # parts are concatenated for ``predict`` too, on 5010.
-        windows = [
+        return [
             (self.mouth, self.mouth.mix, self.mouth.rims, code, mouth, side),
             (self.eye, self.eye.mix, self.eye.rims, code, right, side),
             (
@@ -496,7 +506,6 @@ class Render(nn.Module):
                 -side,
             ),
         ]
-        return [self.window(posed, photo, prior, *window) for window in windows]
 
     def window(
         self,

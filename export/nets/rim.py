@@ -36,15 +36,6 @@ def rise(x: Tensor, bounds: tuple[float, float]) -> Tensor:
     return torch.clamp((x - low) * (1 / (high - low)), 0, 1)
 
 
-def lowest(x: Tensor, axis: int) -> Tensor:
-    """Least of each cell and its two neighbours along an axis."""
-    count = x.shape[axis]
-    first, last = x.narrow(axis, 0, 1), x.narrow(axis, count - 1, 1)
-    before = torch.cat([first, x.narrow(axis, 0, count - 1)], axis)
-    after = torch.cat([x.narrow(axis, 1, count - 1), last], axis)
-    return torch.minimum(torch.minimum(before, after), x)
-
-
 class Rim(nn.Module):
     """The step that leads stretched flow inside the outline. Nothing of it is learned."""
 
@@ -77,7 +68,7 @@ class Rim(nn.Module):
         driven head (B, 3, 64, 64), IPD from the pupils -> what to add to the flow, (B, 2, 64, 64).
         """
         # The logits reach a cell further than the person does, see ``encode.widened``.
-        solid = torch.sigmoid(2 * lowest(lowest(person, 2), 3))
+        solid = torch.sigmoid(-2 * F.max_pool2d(-person, 3, 1, 1))
         way, share = self.sums(self.window, solid)
         way = way / (share + 1e-3) - self.middle
         way = way * torch.clamp(STEEP - STEEP / self.known * share, 0, 1)

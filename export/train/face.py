@@ -157,6 +157,8 @@ def agreed(progress: float, world: int, device: torch.device) -> float:
 
 def reduce_gradients(parameters: list[nn.Parameter], world: int) -> None:
     """Average gradients over all processes."""
+    if world == 1:
+        return
     flat = torch.cat([p.grad.reshape(-1) for p in parameters if p.grad is not None])
     torch.distributed.all_reduce(flat)
     flat /= world
@@ -258,8 +260,7 @@ def train(options: argparse.Namespace) -> None:
         result = face_loss(regions, face.encode, face.render, batch, trust)
         optimiser.zero_grad(set_to_none=True)
         result.loss.backward()
-        if world > 1:
-            reduce_gradients([p for group in groups for p in group], world)
+        reduce_gradients([p for group in groups for p in group], world)
         norms = [nn.utils.clip_grad_norm_(group, 5.0) for group in groups]
         if all(bool(torch.isfinite(norm)) for norm in norms):
             optimiser.step()

@@ -107,7 +107,8 @@ def step_loss(face: Face, regions: Regions, batch: dict[str, Tensor]) -> tuple[T
     with torch.no_grad():
         first = first_flow(render.poser, posed, line, line, prior, render.mix, halved=True)
         target = as_drawn(batch, first.flow, close)
-    shot = render.shots(posed, photo, prior, motion, change)[0]
+    mouths, *_ = render.windows(posed, motion, change)
+    shot = render.window(posed, photo, prior, *mouths)
     loss, out, wanted = shot_loss(shot, target, need)
     return loss, (out, wanted, shot.crop[:, 3:])
 
@@ -158,8 +159,7 @@ def train(options: argparse.Namespace) -> None:
         loss = pixels + asked
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        if world > 1:
-            reduce_gradients(parameters, world)
+        reduce_gradients(parameters, world)
         norm = nn.utils.clip_grad_norm_(parameters, 5.0)
         if bool(torch.isfinite(norm)):
             optimiser.step()
@@ -172,8 +172,7 @@ def train(options: argparse.Namespace) -> None:
             judged = critic_loss(critic, *window)
             judging.zero_grad(set_to_none=True)
             judged.backward()
-            if world > 1:
-                reduce_gradients(judges, world)
+            reduce_gradients(judges, world)
             judging.step()
         sums += torch.stack([pixels.detach(), asked.detach(), judged.detach()])
         count += 1
