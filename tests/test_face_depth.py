@@ -13,7 +13,8 @@ from torch import Tensor
 
 from vivant import latent
 from vivant.export.nets.encode import PHOTO, PRIOR, Encode
-from vivant.export.nets.render import Render, first_flow
+from vivant.export.nets.painter import first_flow
+from vivant.export.nets.render import Render
 from vivant.export.nets.warp import centres
 from vivant.export.synth.people import keypoints as generic
 from vivant.export.train import evaluate_face

@@ -8,8 +8,8 @@ from generic_head import keypoints, motion
 from torch import Tensor
 from torch.nn import functional as F
 
-from vivant.export.nets.pose import Poser, load_rig
-from vivant.export.nets.render import EDGE, Painter, Render
+from vivant.export.nets.painter import EDGE
+from vivant.export.nets.render import Render
 from vivant.export.nets.warp import centres, resize
 from vivant.export.train.face_loss import found_at, misplaced
 
@@ -55,23 +55,21 @@ def test_what_is_in_place_or_unknown_is_judged_there() -> None:
     torch.testing.assert_close(found_at(picture, torch.zeros(1, 2, 64, 64)), picture)
 
 
-def opening(painter: Painter, place: str, code: Tensor) -> Tensor:
+def opening(render: Render, place: str, code: Tensor) -> Tensor:
     """Distances from the rims of the generic head's mouth, right or left eye, (2, n, n)."""
-    posed = Poser()(keypoints(motion()), motion(), code)
-    mirror = torch.from_numpy(load_rig().mirror)
-    rims = painter.rims[:, mirror] if place == "left" else painter.rims
-    anchor = posed.anchors[:, {"mouth": 0, "right": 1, "left": 2}[place]]
+    posed = render.poser(keypoints(motion()), motion(), code)
+    windows = render.windows(posed, code, code / render.scale)
+    painter, window = windows[("mouth", "right", "left").index(place)]
     with torch.no_grad():
-        side = torch.tensor([[-1.0 if place == "left" else 1.0]])
-        return painter.edges(posed.points, anchor, posed.size, side, rims)[0]
+        return painter.edges(painter.lines(posed.points, posed.size, window))[0]
 
 
 def test_a_mouth_is_open_between_its_rims() -> None:
     """Both distances are positive between the lips' inner edges alone: nowhere when they are shut,
     and over an area that grows with the jaw."""
-    painter = Render(8).mouth
+    render = Render(8)
     areas = [
-        int((opening(painter, "mouth", motion(jawOpen=jaw)).amin(0) > 0.05).sum())
+        int((opening(render, "mouth", motion(jawOpen=jaw)).amin(0) > 0.05).sum())
         for jaw in (0, 0.3, 0.8)
     ]
     assert areas[0] <= 2 < 40 < areas[1] < 0.6 * areas[2]
@@ -80,10 +78,10 @@ def test_a_mouth_is_open_between_its_rims() -> None:
 @pytest.mark.parametrize("roll", [0.0, 15.0, -15.0])
 def test_rims_go_through_their_keypoints(roll: float) -> None:
     """At each keypoint of a rim its distance is nothing, also where a head is tilted."""
-    painter = Render(8).mouth
-    code = motion(jawOpen=0.5, headRoll=roll)
-    posed = Poser()(keypoints(motion()), motion(), code)
-    field = opening(painter, "mouth", code)
+    render = Render(8)
+    painter, code = render.mouth, motion(jawOpen=0.5, headRoll=roll)
+    posed = render.poser(keypoints(motion()), motion(), code)
+    field = opening(render, "mouth", code)
     half = painter.radius * posed.size[0, 0, 0]
     for picks, distances in zip(painter.rims.chunk(2), field, strict=True):
         at = (torch.matmul(picks, posed.points[0])[:, :2] - posed.anchors[:, 0]) / half
@@ -95,18 +93,18 @@ def test_rims_go_through_their_keypoints(roll: float) -> None:
 
 def test_a_left_eye_is_a_mirrored_right_one() -> None:
     """On a symmetric head both eyes' windows tell the same distances, one mirrored."""
-    painter = Render(8).eye
+    render = Render(8)
     code = motion(eyeBlinkLeft=0.4, eyeBlinkRight=0.4)
-    right, left = (opening(painter, place, code) for place in ("right", "left"))
+    right, left = (opening(render, place, code) for place in ("right", "left"))
     torch.testing.assert_close(right, left, atol=0.02, rtol=0)
     assert (right.amin(0) > 0.05).sum() > 20
 
 
 def test_falling_lids_close_the_opening() -> None:
     """The area between the lids' rims shrinks to nothing as a blink ends."""
-    painter = Render(8).eye
+    render = Render(8)
     areas = [
-        int((opening(painter, "right", motion(eyeBlinkRight=shut)).amin(0) > 0.05).sum())
+        int((opening(render, "right", motion(eyeBlinkRight=shut)).amin(0) > 0.05).sum())
         for shut in (0.0, 0.5, 1.0)
     ]
     assert areas[0] > areas[1] > 4 * areas[2]

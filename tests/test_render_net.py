@@ -10,8 +10,9 @@ from torch.nn import functional as F
 from vivant import latent
 from vivant.export.nets.encode import CHANNELS
 from vivant.export.nets.layers import Pack, conv, fold
+from vivant.export.nets.painter import PAINT
 from vivant.export.nets.pose import CAMERA, Posed, Poser, load_rig
-from vivant.export.nets.render import FETCHED, PAINT, THIN, Render, relit
+from vivant.export.nets.render import FETCHED, THIN, Render, relit
 from vivant.export.nets.warp import Double, hats, planes, resize
 
 

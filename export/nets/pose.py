@@ -30,7 +30,9 @@ SCALE = (0.25,) * 55 + (8.0,) * 5 + (0.1, 0.1, 0.3)
 """A typical change of each latent in its own unit: one normalised unit of a motion code."""
 
 BASIS = Path(__file__).with_name("keypoints.npz")
-HIDDEN = ("teethUpper", "teethLower", "tongueTip")
+TEETH = ("teethUpper", "teethLower")
+"""The middle of the edge of either row."""
+HIDDEN = (*TEETH, "tongueTip")
 """Keypoints that lie inside the head and must not carry the skin's flow."""
 
 
@@ -92,6 +94,8 @@ class Posed(NamedTuple):
 
     points: Tensor
     """(B, K, 3) driven keypoints: x, y in frame fractions, z in IPD."""
+    still: Tensor
+    """(B, K, 3) the same with the photo's own expression."""
     shift: Tensor
     """(B, K, 3) expression to remove on the way back to the photo, IPD, camera axes."""
     amplitude: Tensor
@@ -114,6 +118,8 @@ class Posed(NamedTuple):
     """(B, 1, 3) driven neutral midpoint of the pupils, camera coordinates."""
     anchors: Tensor
     """(B, 3, 2) mouth, right and left eye of the expressionless driven head, frame fractions."""
+    teeth: Tensor
+    """(B, 2, 3) the driven middle of the edges of upper and lower teeth, as ``points``."""
 
 
 def _project(points: Tensor, size: Tensor, axis: Tensor) -> Tensor:
@@ -143,6 +149,8 @@ class Poser(nn.Module):
     pupils: Tensor
     groups: Tensor
     shown: Tensor
+    rows: Tensor
+    lips: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -164,6 +172,10 @@ class Poser(nn.Module):
         self.register_buffer("groups", anchors / anchors.sum(1, keepdim=True))
         shown = torch.tensor([0.0 if name in HIDDEN else 1.0 for name in rig.names])
         self.register_buffer("shown", shown[None])
+        for name, starts in (("rows", TEETH), ("lips", ("lipInnerUpper", "lipInnerLower"))):
+            picked = torch.tensor([[float(n.startswith(s)) for n in rig.names] for s in starts])
+            picked = picked / picked.sum(1, keepdim=True)
+            self.register_buffer(name, picked, persistent=False)
         self.blink = (latent.INDEX["eyeBlinkRight"], latent.INDEX["eyeBlinkLeft"])
         # A keypoint's reach is its distance to its nearest neighbours.
         gap = np.linalg.norm(rig.neutral[:, None, :2] - rig.neutral[None, :, :2], axis=-1)
@@ -204,8 +216,12 @@ class Poser(nn.Module):
         amplitude = amplitude * (1 + (IRIS - 1) * self.pupils.sum(0))
         calm = torch.matmul(head, rows_d) + rest + move_d
         places = _project(points, size, axis)
+        seen = torch.cat([places, points[..., 2:]], -1)
+        same = points - self.weight * torch.matmul(driven - own, rows_d)
+        still = torch.cat([_project(same, size, axis), same[..., 2:]], -1)
         return Posed(
-            points=torch.cat([places, points[..., 2:]], -1),
+            points=seen,
+            still=still,
             shift=self._sharper(places, size, amplitude, shift),
             amplitude=amplitude,
             size=size,
@@ -217,7 +233,15 @@ class Poser(nn.Module):
             head=turn_d,
             eyes=torch.matmul(self.pupils, calm).mean(1, keepdim=True),
             anchors=_project(torch.matmul(self.groups, calm), size, axis),
+            teeth=torch.matmul(self.rows, seen),
         )
+
+    def with_teeth(self, posed: Posed, truth: Tensor) -> Posed:
+        """The same with its teeth between its lips as they are in ``truth``, the driven frame's own
+        keypoints (B, K, 3), known in training alone."""
+        beside = torch.matmul(self.lips, (posed.points - truth)[..., :2])
+        places = torch.matmul(self.rows, truth[..., :2]) + beside
+        return posed._replace(teeth=torch.cat([places, posed.teeth[..., 2:]], -1))
 
     def _sharper(self, places: Tensor, size: Tensor, amplitude: Tensor, shift: Tensor) -> Tensor:
         """Shifts (B, K, 3) of which the interpolation makes at each keypoint nearly its own.

@@ -3,8 +3,8 @@
 The first flow is analytic (``pose.py``), cut out by the portrait's own matte. A U-Net at
 64/32/16 corrects it and says where the photo has nothing to show; ``rim.py`` keeps what is
 stretched over a turned jaw inside the photo's outline. Three close-up painters
-(mouth, eyes) work in windows that travel rigidly with the head, where a tooth or a lid always
-lies at the same place, and cost a fraction of the same detail over the whole frame.
+(``painter.py``: mouth, eyes) work in windows of their own, and cost a fraction of the same detail
+over the whole frame.
 """
 
 from __future__ import annotations
@@ -17,28 +17,27 @@ from torch.nn import functional as F
 
 from vivant import latent
 from vivant.export.nets.encode import BACKGROUND, LEARNED, PHOTO, PRIOR
-from vivant.export.nets.layers import SLOPE, Pack, Steered, conv, films, fold, quiet, upsample
+from vivant.export.nets.layers import SLOPE, Steered, conv, films, fold, quiet, upsample
 from vivant.export.nets.mirror import MOTION_MIRROR
+from vivant.export.nets.painter import (
+    CODE,
+    HEATS,
+    LIDS,
+    LIPS,
+    PAINT,
+    Painter,
+    Shot,
+    Window,
+    first_flow,
+    sample_at,
+    start_shut,
+)
 from vivant.export.nets.pose import SCALE, Posed, Poser, load_rig
 from vivant.export.nets.rim import Rim
-from vivant.export.nets.warp import (
-    Double,
-    centres,
-    grid_at,
-    hats,
-    planes,
-    sample,
-    sample_grid,
-)
+from vivant.export.nets.warp import Double, centres, hats, planes, sample
 
 FLOW = 128
 """Side of the flow field."""
-PAINT = 256
-"""Side of occlusion and paint."""
-HEATS = 8
-"""Learned mixtures of keypoint heat maps given to the U-Net and to each painter."""
-CODE = 128
-"""Width of the steering code."""
 FETCHED = 0.5
 """Share of what a person uncovers that is fetched from beside them; the rest is painted."""
 STILL = 25.0
@@ -56,23 +55,6 @@ FAINT = 0.5
 else its colour would jump where more light turns into less, and reduced precision with it."""
 THIN = 5e-3
 """Weight of paint below which its colour need not be exact: rounding would make noise of it."""
-REST = -2.0
-"""Initial logit of every occlusion: paint only where learned to."""
-LIPS = tuple(
-    [f"lipInner{part}" for part in ("CornerRight", *edge, "CornerLeft")]
-    for edge in (("UpperRight", "UpperMid", "UpperLeft"), ("LowerRight", "LowerMid", "LowerLeft"))
-)
-"""Keypoints of the upper and the lower rim of a mouth, from left to right in a picture."""
-LIDS = tuple(
-    [f"lid{part}Right" for part in ("Outer", *edge, "Inner")]
-    for edge in (("Upper0", "Upper1"), ("Lower0", "Lower1"))
-)
-"""Those of a right eye."""
-NARROW = 0.03
-"""Least distance of two of them across, half windows. Its clamp is bounded above too: without, the
-bound that a conversion adds overflows half precision."""
-EDGE = 4.0
-"""Distances from a rim are told in half windows times this, and up to 1."""
 
 
 class Rendered(NamedTuple):
@@ -92,48 +74,6 @@ class Rendered(NamedTuple):
     """Occlusion and paint before light."""
 
 
-class First(NamedTuple):
-    """What the analytic prior says over a grid."""
-
-    flow: Tensor
-    """(B, 2, H, W) as if everything were the person."""
-    maps: Tensor
-    """(B, 5, H, W) expression shift (3), depth, rotation share."""
-    heats: Tensor
-    """(B, HEATS, H, W), or of half the height and width."""
-    rigid: Tensor
-    """(B, 2, H, W) the flow without expression: what teeth do."""
-
-
-def sample_at(image: Tensor, xs: Tensor, ys: Tensor, flow: Tensor) -> Tensor:
-    """Sample at grid ``xs`` (B, W) x ``ys`` (B, H) plus ``flow`` (B, 2, H, W), border."""
-    return sample_grid(image, grid_at(xs, ys, flow))
-
-
-def first_flow(
-    poser: Poser,
-    posed: Posed,
-    xs: Tensor,
-    ys: Tensor,
-    prior: Tensor,
-    mix: Tensor,
-    halved: bool = False,
-) -> First:
-    """The analytic flow over a grid, its depth corrected by the portrait's own ``prior`` maps
-    (B, PRIOR, 64, 64); ``halved`` gives the heat maps as means over 2x2 cells."""
-    spread = poser.spread_halved if halved else poser.spread
-    maps, heats = spread(posed, xs, ys, mix)
-    flow, _ = poser.flow(posed, xs, ys, maps)
-    _, fixes, _ = prior.split([1, 2, PRIOR - 3], 1)
-    fix = sample_at(fixes, xs, ys, flow)
-    shift, depth, share = maps.split([3, 1, 1], 1)
-    deeper, other = fix.split(1, 1)
-    depth, share = depth + 0.3 * deeper, torch.clamp(share + 0.3 * other, 0.0, 1.0)
-    maps = torch.cat([shift, depth, share], 1)
-    flow, rigid = poser.flow(posed, xs, ys, maps)
-    return First(flow, maps, heats, rigid)
-
-
 def relit(
     occlusion: Tensor, ink: Tensor, shown: Tensor, change: Tensor, faint: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -148,156 +88,6 @@ def relit(
     share = 2 * size / (1 + size)
     lit, share = rest * (share + change), rest * share
     return occlusion + share, ink + torch.minimum(lit * shown, share)
-
-
-def start_shut(layer: nn.Conv2d) -> None:
-    """Initial output of a painter's last layer: little weight, and the photo's own colour."""
-    bias = torch.zeros(layer.out_channels)
-    bias[:4], bias[4:8], bias[20:] = REST, 1.0, REST
-    layer.bias = nn.Parameter(bias)
-
-
-class Painter(nn.Module):
-    """Close-up painter of one window: premultiplied RGB and its weight.
-
-    A window is square, travels rigidly with the head and is sampled in its own resolution.
-    """
-
-    ramp: Tensor
-    taper: Tensor
-    place: Tensor
-    rims: Tensor
-
-    def __init__(
-        self,
-        size: int,
-        radius: float,
-        lower: float,
-        width: int,
-        rims: tuple[list[str], ...],
-        cover: bool = False,
-    ) -> None:
-        super().__init__()
-        self.size, self.radius, self.lower, self.cover = size, radius, lower, cover
-        names = load_rig().names
-        picks = [[float(name == other) for other in names] for rim in rims for name in rim]
-        self.register_buffer("rims", torch.tensor(picks), persistent=False)
-        self.mix = nn.Parameter(0.3 * torch.randn(HEATS, len(names)))
-        ramp = (torch.arange(size, dtype=torch.float32) + 0.5) / size * 2 - 1
-        self.register_buffer("ramp", ramp[None])
-        edge = torch.clamp((1 - ramp.abs()) * 4, 0, 1)
-        self.register_buffer("taper", (edge[:, None] * edge[None, :])[None, None])
-        place = torch.stack([ramp[None, :].expand(size, size), ramp[:, None].expand(size, size)])
-        self.register_buffer("place", place[None].clone())
-        act = nn.LeakyReLU(SLOPE)
-        self.act = act
-        inputs = 3 + 3 + 3 + 2 + HEATS + 3 + 2
-        self.pack = Pack(inputs)
-        self.enter = conv(4 * inputs, width)
-        self.high = Steered(width, CODE)
-        self.down = conv(width, 2 * width, 3, 2)
-        self.low = nn.ModuleList([Steered(2 * width, CODE) for _ in range(2)])
-        self.up = conv(2 * width, width)
-        self.last = Steered(width, CODE)
-        self.leave = conv(width, 6 * 4)
-        quiet(self.leave, 0.3)
-        start_shut(self.leave)
-
-    def axes(self, centre: Tensor, size: Tensor, side: Tensor) -> tuple[Tensor, Tensor]:
-        """Frame coordinates of the window's columns and rows; ``side`` -1 mirrors it."""
-        half = self.radius * size[:, :, 0]
-        xs = centre[:, 0:1] + side * half * self.ramp
-        ys = centre[:, 1:2] + half * (self.ramp + self.lower)
-        return xs, ys
-
-    def within(
-        self, xs: Tensor, ys: Tensor, centre: Tensor, size: Tensor, side: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Frame coordinates (B or 1, N) in half windows, as ``ramp`` counts: undoes ``axes``."""
-        half = self.radius * size[:, :, 0]  # (B, 1)
-        return (xs - centre[:, 0:1]) / half * side, (ys - centre[:, 1:2]) / half - self.lower
-
-    def edges(
-        self, points: Tensor, centre: Tensor, size: Tensor, side: Tensor, rims: Tensor
-    ) -> Tensor:
-        """How far each pixel lies below the upper and above the lower rim of the opening, (B, 2, n,
-        n), see EDGE. A rim goes straight from one of its ``points`` (B, K, 3) to the next, as
-        ``rims`` (2 N, K) picks them, and level beyond the last."""
-        across, down, _ = torch.matmul(rims, points).split(1, 2)  # (B, 2 N, 1)
-        u, v = self.within(across.flatten(1), down.flatten(1), centre, size, side)
-        u, v = (x.reshape(len(x), 2, -1, 1) for x in (u, v))  # (B, 2, N, 1)
-        wide = torch.clamp(u[:, :, 1:] - u[:, :, :-1], NARROW, 2.0)
-        steep = (v[:, :, 1:] - v[:, :, :-1]) / wide
-        # As far along each part as it reaches: a minimum that broadcasts is refused on NPU 3720.
-        along = wide - torch.relu(wide - torch.relu(self.ramp[None, None] - u[:, :, :-1]))
-        line = v[:, :, :1] + (steep * along).sum(2, keepdim=True)  # (B, 2, 1, n)
-        upper, lower = line.split(1, 1)
-        rows = self.ramp.transpose(0, 1)[None, None]
-        return torch.clamp(torch.cat([rows - upper, lower - rows], 1) * EDGE, -1, 1)
-
-    def forward(
-        self,
-        first: First,
-        local: Tensor,
-        crop: Tensor,
-        edges: Tensor,
-        code: Tensor,
-        side: Tensor,
-    ) -> Tensor:
-        """Window maps, place on the head (B, 3, n, n), the photo warped with and without
-        expression (B, 6, n, n) and ``edges`` -> weight and weight * RGB (B, 4, n, n)."""
-        turn = torch.cat([side, torch.ones_like(side), torch.ones_like(side)], 1)[:, :, None, None]
-        place = self.place.expand(crop.shape[0], -1, -1, -1)
-        moving, rigid = crop.chunk(2, 1)
-        x = [moving - 0.5, first.maps[:, :3] * turn * 4, local * turn, place]
-        x += [first.heats, rigid - 0.5, edges]
-        film = films(code, [self.high, *self.low, self.last])
-        x0 = self.act(self.enter(self.pack(torch.cat(x, 1))))
-        x0 = self.high(x0, next(film))
-        x1 = self.act(self.down(x0))
-        for block in self.low:
-            x1 = block(x1, next(film))
-        x0 = self.last(self.act(upsample(self.up(x1)) + x0), next(film))
-        out = F.pixel_shuffle(self.leave(x0), 2).float()  # (B, 6, n, n)
-        weight, keep, paint, fixed = planes(torch.sigmoid(out), [1, 1, 3, 1])
-        # A half-transparent lid is worse than a soft one: what is painted at all is covered.
-        if self.cover:
-            weight = weight * (2 - weight)
-        weight = weight * self.taper
-        colour = paint + keep * (moving + fixed * (rigid - moving) - paint)
-        return torch.cat([weight, weight * colour], 1)
-
-    def paste(
-        self, window: Tensor, centre: Tensor, size: Tensor, side: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Bilinear placement into the frame, zero outside, as the product of two matrices.
-
-        (B, C, n, n) -> (B, C, PAINT, n), (B, 1, n, PAINT)
-        """
-        grid = centres(PAINT, window)
-        u, v = self.within(grid, grid, centre, size, side)
-        step = self.size / 2
-        rows = torch.relu(1 - torch.abs(v[:, :, None] - self.ramp[:, None, :]) * step)
-        columns = torch.relu(1 - torch.abs(u[:, None, :] - self.ramp[:, :, None]) * step)
-        return torch.matmul(rows[:, None], window), columns[:, None]
-
-
-class Shot(NamedTuple):
-    """One painted window."""
-
-    painter: Painter
-    paint: Tensor
-    """(B, 4, n, n) weight, weight * RGB."""
-    crop: Tensor
-    """(B, 6, n, n) the photo warped with and without expression."""
-    centre: Tensor
-    """(B, 2) frame fractions."""
-    side: Tensor
-    """(B, 1) -1 when mirrored."""
-    xs: Tensor
-    """(B, n) frame coordinates of the columns."""
-    ys: Tensor
-    """(B, n) of the rows."""
 
 
 class Render(nn.Module):
@@ -354,8 +144,8 @@ class Render(nn.Module):
         self.register_buffer("twice", hats(64, FLOW), persistent=False)
         self.register_buffer("fourfold", hats(64, PAINT), persistent=False)
         self.register_buffer("eightfold", hats(CELLS, PAINT), persistent=False)
-        self.mouth = Painter(64, 0.68, 0.2, 40, LIPS)
-        self.eye = Painter(40, 0.36, 0.0, 24, LIDS, cover=True)
+        self.mouth = Painter(64, 0.68, 0.2, 40, LIPS, teeth=True)
+        self.eye = Painter(40, 0.36, 0.0, 24, LIDS)
 
     def forward(
         self, features: Tensor, keypoints: Tensor, source: Tensor, motion: Tensor
@@ -371,14 +161,16 @@ class Render(nn.Module):
         source: Tensor,
         motion: Tensor,
         away: Tensor | None = None,
+        truth: Tensor | None = None,
     ) -> Rendered:
-        """The same, and what only training needs; ``away`` as for ``Poser``."""
+        """The same, and what only training needs; ``away`` and ``truth`` as for ``Poser``."""
         batch = features.shape[0]
         change = (motion - source) / self.scale
         gate = 1 - torch.exp(-STILL * (change * change).sum(1, keepdim=True))[:, :, None, None]
         blocks = [*self.level32, *self.level16, self.back32, self.back64]
         film = films(self.steer(torch.cat([motion / self.scale, change], 1) * 0.5), blocks)
         posed = self.poser(keypoints, source, motion, away)
+        posed = posed if truth is None else self.poser.with_teeth(posed, truth)
         folded, prior, learned, background = features.split([PHOTO, PRIOR, LEARNED, BACKGROUND], 1)
         person, _ = prior.split([1, PRIOR - 1], 1)
         photo = F.pixel_shuffle(folded, 4)  # (B, 3, 256, 256)
@@ -480,53 +272,26 @@ class Render(nn.Module):
         self, posed: Posed, photo: Tensor, prior: Tensor, motion: Tensor, change: Tensor
     ) -> list[Shot]:
         """The painted windows: mouth, right eye, left eye."""
-        windows = self.windows(posed, motion, change)
-        return [self.window(posed, photo, prior, *window) for window in windows]
+        return [
+            painter.shot(self.poser, posed, photo, prior, motion, window)
+            for painter, window in self.windows(posed, motion, change)
+        ]
 
-    def windows(
-        self, posed: Posed, motion: Tensor, change: Tensor
-    ) -> list[tuple[Painter, Tensor, Tensor, Tensor, Tensor, Tensor]]:
-        """What ``window`` takes to paint each of them."""
+    def windows(self, posed: Posed, motion: Tensor, change: Tensor) -> list[tuple[Painter, Window]]:
+        """Each of them and who paints it."""
         side = torch.ones_like(motion[:, :1])
         now = [motion / self.scale, change]
         mirrored = [torch.matmul(part, self.swap) for part in now]
         code, other = (self.steer_close(torch.cat(x, 1) * 0.5) for x in (now, mirrored))
         mouth, right, left = posed.anchors.unbind(1)
+        picks = self.eye.mix, self.eye.rims, self.poser.pupils[:1]
+        mix, rims, pupil = picks
         # The left eye is painted as a mirrored right one. Neither they nor their codes share a
         # batch: Intel's compiler refuses the maps of two on NPU 3720, and the codes of two, whose
         # parts are concatenated for ``predict`` too, on 5010.
+        mirror_mix, mirror_rims, mirror_pupil = (pick[:, self.mirror] for pick in picks)
         return [
-            (self.mouth, self.mouth.mix, self.mouth.rims, code, mouth, side),
-            (self.eye, self.eye.mix, self.eye.rims, code, right, side),
-            (
-                self.eye,
-                *(x[:, self.mirror] for x in (self.eye.mix, self.eye.rims)),
-                other,
-                left,
-                -side,
-            ),
+            (self.mouth, Window(self.mouth.mix, self.mouth.rims, pupil, code, mouth, side)),
+            (self.eye, Window(mix, rims, pupil, code, right, side)),
+            (self.eye, Window(mirror_mix, mirror_rims, mirror_pupil, other, left, -side)),
         ]
-
-    def window(
-        self,
-        posed: Posed,
-        photo: Tensor,
-        prior: Tensor,
-        painter: Painter,
-        mix: Tensor,
-        rims: Tensor,
-        code: Tensor,
-        centre: Tensor,
-        side: Tensor,
-    ) -> Shot:
-        """One painted window, its heat maps mixed by ``mix`` (HEATS, K), its opening between
-        ``rims`` (2 N, K)."""
-        xs, ys = painter.axes(centre, posed.size, side)
-        first = first_flow(self.poser, posed, xs, ys, prior, mix)
-        local = self.poser.local(posed, xs, ys, first.maps[:, 3:4])
-        # With and without expression in one call: they lie below each other.
-        grid = torch.cat([grid_at(xs, ys, f.detach()) for f in (first.flow, first.rigid)], 1)
-        crop = torch.cat(sample_grid(photo, grid).chunk(2, 2), 1)
-        edges = painter.edges(posed.points, centre, posed.size, side, rims)
-        paint = painter(first, local, crop, edges, code, side)
-        return Shot(painter, paint, crop, centre, side, xs, ys)

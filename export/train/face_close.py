@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from vivant.export.nets.encode import PHOTO, PRIOR
 from vivant.export.nets.layers import Conv
-from vivant.export.nets.render import FLOW, PAINT, THIN, Render, Shot, first_flow, sample_at
+from vivant.export.nets.painter import PAINT, Shot, first_flow, sample_at
+from vivant.export.nets.render import FLOW, THIN, Render
 from vivant.export.nets.warp import centres, resize
 from vivant.export.train.critic import Critic, critic_loss, painter_loss
 from vivant.export.train.face import Face, agreed, processes, rate, reduce_gradients, save
@@ -97,6 +98,7 @@ def step_loss(face: Face, regions: Regions, batch: dict[str, Tensor]) -> tuple[T
     motion = batch["motion"]
     away = batch["away"][:, None].repeat_interleave(drivers, 0)
     posed = render.poser(points, code, motion, away)
+    posed = render.poser.with_teeth(posed, batch["target_points"])
     change = (motion - code) / render.scale
     segment = batch["target_segment"]
     inside = among(segment, CAVITIES).float()
@@ -107,8 +109,8 @@ def step_loss(face: Face, regions: Regions, batch: dict[str, Tensor]) -> tuple[T
     with torch.no_grad():
         first = first_flow(render.poser, posed, line, line, prior, render.mix, halved=True)
         target = as_drawn(batch, first.flow, close)
-    mouths, *_ = render.windows(posed, motion, change)
-    shot = render.window(posed, photo, prior, *mouths)
+    (mouth_painter, window), *_ = render.windows(posed, motion, change)
+    shot = mouth_painter.shot(render.poser, posed, photo, prior, motion, window)
     loss, out, wanted = shot_loss(shot, target, need)
     return loss, (out, wanted, shot.crop[:, 3:])
 

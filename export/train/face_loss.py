@@ -10,8 +10,9 @@ from torch.nn import functional as F
 
 from vivant import latent
 from vivant.export.nets.encode import BACKGROUND, PHOTO, PRIOR, Analysis, Encode, widened
+from vivant.export.nets.painter import PAINT, first_flow
 from vivant.export.nets.pose import load_rig
-from vivant.export.nets.render import CELLS, LIGHT, PAINT, Render, first_flow
+from vivant.export.nets.render import CELLS, LIGHT, Render
 from vivant.export.nets.warp import centres, grid_at, resize, sample
 
 FRAME = 512
@@ -42,7 +43,7 @@ SURFACES = (1, 6)
 """Skin and brows: where they are drawn tells where lips and lids are."""
 FAR_OFF = 8.0
 """Pixels at most by which paint is judged beside its true place."""
-CLASS_WEIGHT = (0.3, 1.0, 0.7, 0.4, 2.0, 2.0, 1.5, 0.7)
+CLASS_WEIGHT = (0.3, 1.0, 0.7, 0.4, 2.0, 4.0, 1.5, 0.7)
 """Importance of background, skin, hair, clothes, eyes, mouth interior, brows, accessories."""
 
 
@@ -337,7 +338,8 @@ def face_loss(
     many = [x.repeat_interleave(drivers, 0) for x in (features, points, own, batch["photo"], away)]
     features, points, code, photo, away = many
     motion = batch["motion"]
-    driven = render.predict(features, points, code, motion, away)
+    # Seams that are judged beside their place teach that there are none.
+    driven = render.predict(features, points, code, motion, away, batch["target_points"])
     flow, first = driven.flow, driven.first
 
     segment, visible, target = batch["target_segment"], batch["visible"], batch["target"]
@@ -370,6 +372,7 @@ def face_loss(
     inside = resize(among(segment, CAVITIES).float(), PAINT)
     close = resize(close, PAINT)
     need = torch.clamp(hidden + inside + 0.5 * close, 0, 1) * weight256 + 0.01
+    need = need * (1 + resize(among(segment, (MOUTH,)).float(), PAINT))
     painted = average(robust(paint - target, 0.01), need) + 0.5 * gradient_l1(paint, target, need)
     tone = F.avg_pool2d((out - target) * weight256, 16) / F.avg_pool2d(weight256, 16)
     # In mouth and eyes paint may lie over what is seen; what is hidden it has to cover.

@@ -1,0 +1,140 @@
+"""Falling lids take their skin with them and leave the eye where it is."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from generic_head import keypoints, motion
+from torch import Tensor
+
+from vivant.export.nets.encode import PRIOR
+from vivant.export.nets.lids import HEM, arc, follow_rims
+from vivant.export.nets.render import Render
+
+SIZE = 64
+RAMP = (torch.arange(SIZE) + 0.5) / SIZE * 2 - 1
+ROWS = RAMP[None, None, :, None]
+HALF = torch.full((1, 1, 1, 1), 0.06)
+SKIN, HEAD = (torch.full((1, 2, SIZE, SIZE), v) for v in (0.003, 0.001))
+AHEAD = torch.zeros(1, 2, 1, 1)
+
+
+def rims(upper: float, lower: float) -> Tensor:
+    """Level rims at these heights, (1, 2, 1, n)."""
+    return torch.tensor([upper, lower])[None, :, None, None].expand(1, 2, 1, SIZE)
+
+
+def source(now: Tensor, was: Tensor) -> Tensor:
+    """The height in the photo that each row of the middle column shows, half windows, in a head
+    that rests."""
+    still = torch.zeros(1, 2, SIZE, SIZE)
+    flow, _ = follow_rims(now, was, ROWS, HALF, (still, still), AHEAD)
+    return RAMP + flow[0, 1, :, SIZE // 2] / HALF[0, 0, 0, 0]
+
+
+def test_an_arc_goes_through_its_points() -> None:
+    """Through all four, level beside them, and finite where an eye in profile has no width."""
+    at = RAMP[[8, 24, 38, 54]]
+    heights = torch.tensor([[0.1, -0.2, -0.25, 0.05], [0.1, 0.2, 0.1, 0.05]])
+    line = arc(at.expand(1, 2, 4)[..., None], heights[None, ..., None], RAMP[None])
+    torch.testing.assert_close(line[0, :, 0, [8, 24, 38, 54]], heights)
+    assert (line[..., :8] == heights[None, :, None, :1]).all()
+    flat = arc(torch.zeros(1, 2, 4, 1), heights[None, ..., None], RAMP[None])
+    assert flat.isfinite().all()
+    assert flat.abs().max() < 3
+
+
+def test_lids_that_rest_change_nothing() -> None:
+    """Far from the opening the skin's own flow, and within it the head's: that eye rests."""
+    still = rims(-0.4, 0.3)
+    flow, eye = follow_rims(still, still, ROWS, HALF, (SKIN, HEAD), AHEAD)
+    inside, outside = (RAMP > -0.28) & (RAMP < 0.18), (RAMP < -0.56) | (RAMP > 0.46)
+    torch.testing.assert_close(flow[:, :, inside], HEAD[:, :, inside])
+    torch.testing.assert_close(flow[:, :, outside], SKIN[:, :, outside])
+    assert (eye[:, :, inside] == 1).all()
+    assert (eye[:, :, outside] == 0).all()
+
+
+@pytest.mark.parametrize("fall", [0.3, 0.65])
+def test_skin_at_a_rim_is_the_photos(fall: float) -> None:
+    """Above the driven upper rim follows what lay above it in the photo, below the lower one what
+    lay below, without a fold; and an eye half shut rests in between."""
+    was, now = rims(-0.4, 0.3), rims(-0.4 + fall, 0.27)
+    shown = source(now, was)
+    above, below = shown[-0.4 + fall - 0.02 > RAMP], shown[RAMP > 0.29]
+    assert -0.5 < above[-1] < -0.37
+    assert 0.28 < below[0] < 0.4 + HEM * (fall + 0.03)
+    for part in (above, below):
+        assert (part[1:] > part[:-1]).all()
+    inside = (-0.4 + fall + 0.06 < RAMP) & (RAMP < 0.2)
+    torch.testing.assert_close(shown[inside], RAMP[inside])
+
+
+def test_lids_stop_where_they_meet() -> None:
+    """A lid that is told to fall beyond the other meets it, and no eye is left."""
+    was = rims(-0.2, 0.1)
+    shown, beyond = source(rims(0.1, 0.1), was), source(rims(0.4, 0.1), was)
+    torch.testing.assert_close(shown, beyond)
+    assert not ((shown > -0.15) & (shown < 0.08)).any()
+
+
+def test_a_gaze_moves_the_eye_and_no_corner() -> None:
+    """An iris comes from where the gaze was, less near the corners, and nothing from beyond the
+    photo's rims is drawn between the driven ones."""
+    lens = 0.35 * (1 - (RAMP / 0.7) ** 2).clamp_min(0)[None, None, None]
+    was = torch.cat([-lens, lens], 1)
+    gaze = torch.tensor([0.01, -0.012])[None, :, None, None]
+    flow, eye = follow_rims(0.9 * was, was, ROWS, HALF, (HEAD, HEAD), gaze)
+    middle, corner = flow[0, :, :, SIZE // 2], flow[0, :, SIZE // 2, 11]
+    torch.testing.assert_close(middle[:, 34], HEAD[0, :, 34, 0] + gaze[0, :, 0, 0])
+    assert abs(corner[0] - HEAD[0, 0, 0, 0]) < 0.3 * gaze[0, 0]
+    shown = RAMP[:, None] + (flow - HEAD)[0, 1] / HALF[0, 0, 0, 0]
+    inside = eye[0, 0] > 0
+    assert inside.sum() > 200
+    assert (shown.abs() <= lens[0, 0] + 0.01)[inside].all()
+
+
+def test_lids_that_open_wider_draw_the_eye_out() -> None:
+    """What the photo shows of an eye fills a larger opening as skin's flow stretches it."""
+    flow, eye = follow_rims(rims(-0.5, 0.4), rims(-0.2, 0.2), ROWS, HALF, (SKIN, HEAD), AHEAD)
+    inside = (RAMP > -0.38) & (RAMP < 0.28)
+    torch.testing.assert_close(flow[:, :, inside], SKIN[:, :, inside])
+    assert (eye == 0).all(), "nor is that left as it is"
+
+
+@pytest.mark.parametrize("side", [1, 2])
+@pytest.mark.parametrize("roll", [0.0, 12.0])
+def test_a_blink_hides_the_eye(side: int, roll: float) -> None:
+    """Of an eye that is painted red on a green face, a window shows a lot when open, less when half
+    shut, and hardly any when shut; also when the head tilts meanwhile."""
+    render = Render(8)
+    points = keypoints(motion())
+    posed = render.poser(points, motion(), motion())
+    painter, window = render.windows(posed, motion(), motion())[side]
+    xs, _ = painter.axes(window.centre, posed.size, window.side)
+    heights = painter.lines(posed.points, posed.size, window)[0, :, 0] + painter.lower
+    heights = window.centre[0, 1] + heights * painter.radius * posed.size[0, 0, 0]
+    upper, lower = (torch.stack([xs[0], line], 1).detach() for line in heights)
+    eye = np.zeros((1024, 1024), np.uint8)
+    cv2.fillPoly(eye, [(torch.cat([upper, lower.flip(0)]) * 1024).round().int().numpy()], 1)
+    share = torch.from_numpy(
+        cv2.resize(eye.astype(np.float32), (256, 256), None, 0, 0, cv2.INTER_AREA)
+    )
+    photo = GREEN + share * (RED - GREEN)
+    red = []
+    for shut in (0.0, 0.5, 1.0):
+        code = motion(eyeBlinkLeft=shut, eyeBlinkRight=shut, headRoll=roll)
+        posed = render.poser(points, motion(), code)
+        painter, window = render.windows(posed, code, code / render.scale)[side]
+        prior = torch.zeros(1, PRIOR, 64, 64)
+        with torch.no_grad():
+            crop = painter.shot(render.poser, posed, photo, prior, code, window).crop[:, :3]
+        red.append(float((crop[:, 0] > 0.75).sum()))
+    assert red[0] > 80, red
+    assert 0.2 * red[0] < red[1] < 0.8 * red[0]
+    assert red[2] < 0.1 * red[0]
+
+
+RED, GREEN = (torch.tensor(c)[None, :, None, None] for c in ([1.0, 0, 0], [0, 1.0, 0]))

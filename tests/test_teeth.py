@@ -1,0 +1,133 @@
+"""Rows of teeth lie on an arch that turns with the head, and open with the jaw."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from generic_head import IPD, keypoints, motion
+from torch import Tensor
+
+from vivant.export.nets.pose import CAMERA, TEETH, Posed, Poser, load_rig, rotation
+from vivant.export.nets.teeth import ROWS, SMALLER, Rows, Teeth
+
+POSER = Poser()
+UPPER, LOWER = 0, 1
+CELL = 0.02
+"""Of a window, IPD."""
+OPEN = torch.ones(1, 1, 1, 1)
+
+
+def driven(**values: float) -> tuple[Posed, Tensor]:
+    """The generic head driven to a motion code."""
+    code = motion(**values)
+    with torch.no_grad():
+        return POSER(keypoints(motion()), motion(), code), code
+
+
+def middles(row: int, count: int = 3) -> list[float]:
+    """Where the first teeth to one side have their middle, IPD."""
+    a, b = SMALLER, ROWS[row].teeth
+    return [float((-b + (b * b + 4 * a * (k + 0.5)) ** 0.5) / (2 * a)) for k in range(count)]
+
+
+def seen(posed: Posed, code: Tensor, row: int, x: float, over: float) -> tuple[float, float]:
+    """Cover and light where the arch shows a point ``x`` aside and ``over`` the edge, toward the
+    gum, projected by plain geometry. Told of a jaw that is shut."""
+    bend = ROWS[row].bend
+    point = torch.tensor([x, ROWS[row].gum * over, -bend * x * x])
+    edge, size, axis = posed.teeth[0, row], posed.size[0, 0, 0], posed.axis[0, 0]
+    start = (edge[:2] - axis) / size * (CAMERA - edge[2]) / CAMERA
+    at = torch.cat([start, edge[2:]]) + rotation(code[:, 57:60])[0] @ point
+    place = at[:2] * CAMERA / (CAMERA - at[2]) * size + axis
+    ys = torch.stack([place[1], place[1] + CELL * size])[None]
+    rows = Teeth(8, 16).rows(posed, code, place[None, :1], ys, OPEN)
+    return float(rows.cover[0, row, 0, 0]), float(rows.light[0, row, 0, 0])
+
+
+@pytest.mark.parametrize("row", [UPPER, LOWER])
+@pytest.mark.parametrize("turn", [(0, 0, 0), (15, 0, 0), (-25, 10, 0), (10, -15, 20)])
+def test_teeth_are_where_an_arch_shows_them(row: int, turn: tuple[float, float, float]) -> None:
+    """Middles of crowns are covered, what lies beyond the edge or the gum is not, and seams are
+    darker than the teeth beside them; wherever the head looks."""
+    posed, code = driven(headYaw=turn[0], headPitch=turn[1], headRoll=turn[2])
+    for x in (side * m for m in middles(row) for side in (-1, 1)):
+        # An edge rises aside, and a tooth is as high as in the middle.
+        over = 0.5 * ROWS[row].crown - ROWS[row].gum * 0.2 * x * x
+        assert seen(posed, code, row, x, over)[0] > 0.9
+        for beyond in (-0.5, 1.6):
+            outside = over + (beyond - 0.5) * ROWS[row].crown
+            assert seen(posed, code, row, x, outside)[0] < 0.1
+        assert seen(posed, code, row, 0.0, over)[1] < 0.85 * seen(posed, code, row, x, over)[1]
+
+
+def test_a_jaw_takes_the_lower_row_alone() -> None:
+    """Upper teeth stay; lower ones drop as their keypoint does, those further back less."""
+    line = torch.linspace(0.42, 0.58, 65)[None]
+    high = torch.linspace(0.5, 0.75, 257)[None]
+    rows = [Teeth(8, 16).rows(*driven(jawOpen=jaw), line, high, OPEN) for jaw in (0.0, 0.5)]
+    torch.testing.assert_close(rows[0].cover[:, UPPER], rows[1].cover[:, UPPER])
+
+    def height(cover: Tensor, columns: slice) -> float:
+        part = cover[0, LOWER, :, columns].sum(1)
+        return float((part * high[0]).sum() / part.sum()) / IPD
+
+    middle, aside = slice(30, 35), slice(0, 8)
+    fallen = [height(rows[1].cover, at) - height(rows[0].cover, at) for at in (middle, aside)]
+    edges = [driven(jawOpen=jaw)[0].teeth[0, LOWER, 1] for jaw in (0.0, 0.5)]
+    assert fallen[0] == pytest.approx(float(edges[1] - edges[0]) / IPD, abs=0.01)
+    assert 0.01 < fallen[0] - fallen[1] < 0.1
+
+
+def test_a_head_from_the_front_has_even_teeth() -> None:
+    """Left and right of a head's middle are each other's mirror images."""
+    posed, code = driven()
+    line = 0.5 + torch.linspace(-0.1, 0.1, 64)[None]
+    high = torch.linspace(0.55, 0.65, 64)[None]
+    even = posed._replace(teeth=torch.cat([torch.full((1, 2, 1), 0.5), posed.teeth[..., 1:]], 2))
+    for part in Teeth(8, 16).rows(even, code, line, high, OPEN):
+        torch.testing.assert_close(part, part.flip(3), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("turn", [-80.0, 80.0])
+def test_any_turn_is_finite(turn: float) -> None:
+    """Even where the head looks away, and the gradient too."""
+    posed, code = driven(headYaw=turn, headPitch=turn / 2)
+    line = torch.linspace(0, 1, 64)[None].requires_grad_()
+    for part in Teeth(8, 16).rows(posed, code, line, line, OPEN):
+        assert part.isfinite().all()
+        assert ((part >= 0) & (part <= 1)).all()
+        (gradient,) = torch.autograd.grad(part.sum(), line, retain_graph=True)
+        assert gradient.isfinite().all()
+
+
+def test_paint_is_left_alone_where_there_are_no_teeth_and_upper_ones_lie_in_front() -> None:
+    """Rows are painted over the inside of the mouth, and the upper over the lower one."""
+    teeth = Teeth(8, 16)
+    with torch.no_grad():
+        teeth.tint.weight.zero_()
+        # Upper teeth red and lower ones blue, all shown.
+        teeth.tint.bias.copy_(torch.tensor([9.0, -9, -9, 9, -9, -9, 9, 9]))
+        cover = torch.zeros(1, 2, 16, 16)
+        cover[:, UPPER, :8], cover[:, LOWER, :, :8] = 1, 1
+        paint = teeth(Rows(cover, torch.ones(1, 2, 16, 16)), torch.zeros(1, 8, 4, 4), INSIDE)
+    red, blue = torch.tensor([1.0, 0, 0]), torch.tensor([0, 0, 1.0])
+    wanted = {(4, 4): red, (4, 12): red, (12, 4): blue, (12, 12): INSIDE[0, :, 12, 12]}
+    for (row, column), colour in wanted.items():
+        torch.testing.assert_close(paint[0, :, row, column], colour, atol=1e-3, rtol=0)
+
+
+INSIDE = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+def test_training_draws_true_teeth_between_drawn_lips() -> None:
+    """Lips that are drawn beside their place take the teeth with them; teeth that lie elsewhere
+    between true lips are taught there."""
+    posed, _ = driven(jawOpen=0.3)
+    shift = torch.tensor([0.01, -0.02, 0.0])
+    moved = POSER.with_teeth(posed, posed.points - shift)
+    torch.testing.assert_close(moved.teeth, posed.teeth)
+    other = posed.points.clone()
+    at = [load_rig().names.index(name) for name in TEETH]
+    other[:, at] += shift
+    moved = POSER.with_teeth(posed, other)
+    torch.testing.assert_close(moved.teeth, posed.teeth + shift)
