@@ -71,21 +71,21 @@ def follow_rims(
     felt = torch.clamp(1 - torch.relu(beyond) / (REACH * torch.abs(moved) + MARGIN), 0, 1)
     above, below = beyond.split(1, 1)
     # The rim that is nearer, and no mean of both, which would show the eye where they meet.
-    first = torch.clamp((above - below) * sharp + 0.5, 0, 1)
+    upmost = torch.clamp((above - below) * sharp + 0.5, 0, 1)
     (fall, lift), (near, far) = moved.split(1, 1), felt.split(1, 1)
     wider = torch.clamp((lift - fall) * (1 / WIDER), 0, 1)
     lift = lift - HEM * torch.relu(fall - lift)
     across, down = (head - skin).split(1, 1)
-    step = (lift + first * (fall - lift)) * half
-    lids = skin + (far + first * (near - far)) * torch.cat([across, down - step], 1)
+    step = (lift + upmost * (fall - lift)) * half
+    lids = skin + (far + upmost * (near - far)) * torch.cat([across, down - step], 1)
     # No slit that is less than a cell wide; and a weight may not hang on the last digits.
     one, other = torch.clamp(-beyond * sharp - 0.5, 0, 1).split(1, 1)
     inside = one * other
     one, other = torch.clamp(-beyond * (SOFT * sharp) - 0.2, 0, 1).split(1, 1)
     # Corners stay where an iris moves, and what comes from beyond a rim is that rim.
     aside, up = (gaze * torch.clamp((low - high) * WHOLE, 0, 1)).split(1, 1)
-    up, far, near = up / half, high - rows, low - rows
-    up = far + torch.relu(up - far) - torch.relu(up - near)
+    up, top, bottom = up / half, high - rows, low - rows
+    up = top + torch.relu(up - top) - torch.relu(up - bottom)
     eye = head + torch.cat([aside + torch.zeros_like(up), up * half], 1)
     eye = eye + wider * (skin - eye)
     return lids + inside * (eye - lids), one * other * (1 - wider)

@@ -1,4 +1,4 @@
-"""Two rows of teeth where the posed keypoints say that they are. Nothing of it is learned.
+"""Two rows of teeth where the posed keypoints say that they are; learned is their colour alone.
 
 A photo whose mouth is shut tells nothing of its teeth, and paint that is taught by what is likely
 becomes a pale bar. Here are rows with edges and seams, on an arch that turns with the head; the
@@ -51,8 +51,6 @@ SIDES = (0.2, 0.42)
 """How far aside teeth begin to lie in the shade of the cheek, and end in it, IPD."""
 DARK = (0.35, 0.3, 0.8)
 """What seams, edges and sides lose of their light."""
-
-
 TINTS = 4
 """Side of the maps of the colour of teeth: so coarse that they cannot blur the rows."""
 

@@ -372,6 +372,7 @@ def face_loss(
     inside = resize(among(segment, CAVITIES).float(), PAINT)
     close = resize(close, PAINT)
     need = torch.clamp(hidden + inside + 0.5 * close, 0, 1) * weight256 + 0.01
+    # A mouth's inside is small beside the lips about it, and holds more that no photo shows.
     need = need * (1 + resize(among(segment, (MOUTH,)).float(), PAINT))
     painted = average(robust(paint - target, 0.01), need) + 0.5 * gradient_l1(paint, target, need)
     tone = F.avg_pool2d((out - target) * weight256, 16) / F.avg_pool2d(weight256, 16)
