@@ -113,7 +113,7 @@ def test_a_blink_hides_the_eye(side: int, roll: float) -> None:
     points = keypoints(motion())
     posed = render.poser(points, motion(), motion())
     painter, window = render.windows(posed, motion(), motion())[side]
-    xs, _ = painter.axes(window.centre, posed.size, window.side)
+    xs, _ = painter.axes(posed.size, window)
     heights = painter.lines(posed.points, posed.size, window)[0, :, 0] + painter.lower
     heights = window.centre[0, 1] + heights * painter.radius * posed.size[0, 0, 0]
     upper, lower = (torch.stack([xs[0], line], 1).detach() for line in heights)

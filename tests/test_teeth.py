@@ -8,7 +8,7 @@ from generic_head import IPD, keypoints, motion
 from torch import Tensor
 
 from vivant.export.nets.pose import CAMERA, TEETH, Posed, Poser, load_rig, rotation
-from vivant.export.nets.teeth import ROWS, SMALLER, Rows, Teeth
+from vivant.export.nets.teeth import RISE, ROWS, SMALLER, Rows, Teeth
 
 POSER = Poser()
 UPPER, LOWER = 0, 1
@@ -52,7 +52,7 @@ def test_teeth_are_where_an_arch_shows_them(row: int, turn: tuple[float, float, 
     posed, code = driven(headYaw=turn[0], headPitch=turn[1], headRoll=turn[2])
     for x in (side * m for m in middles(row) for side in (-1, 1)):
         # An edge rises aside, and a tooth is as high as in the middle.
-        over = 0.5 * ROWS[row].crown - ROWS[row].gum * 0.2 * x * x
+        over = 0.5 * ROWS[row].crown - ROWS[row].gum * RISE * x * x
         assert seen(posed, code, row, x, over)[0] > 0.9
         for beyond in (-0.5, 1.6):
             outside = over + (beyond - 0.5) * ROWS[row].crown

@@ -43,7 +43,7 @@ bound that a conversion adds overflows half precision."""
 EDGE = 4.0
 """Distances from a rim are told in half windows times this, and up to 1."""
 WITHIN = 5.0
-"""Teeth are seen a cell and a half inside a rim: by so many of these distances."""
+"""Teeth set in over the cell and a half about a rim: that many of these distances make one."""
 
 
 class First(NamedTuple):
@@ -104,24 +104,6 @@ def start_shut(layer: nn.Conv2d) -> None:
     layer.bias = nn.Parameter(bias)
 
 
-class Shot(NamedTuple):
-    """One painted window."""
-
-    painter: Painter
-    paint: Tensor
-    """(B, 4, n, n) weight, weight * RGB."""
-    crop: Tensor
-    """(B, 6, n, n) the photo warped with and without expression."""
-    centre: Tensor
-    """(B, 2) frame fractions."""
-    side: Tensor
-    """(B, 1) -1 when mirrored."""
-    xs: Tensor
-    """(B, n) frame coordinates of the columns."""
-    ys: Tensor
-    """(B, n) of the rows."""
-
-
 class Window(NamedTuple):
     """Where a painter works, and on what."""
 
@@ -129,14 +111,27 @@ class Window(NamedTuple):
     """(HEATS, K) its mixtures of heat maps."""
     rims: Tensor
     """(2 N, K) picks the keypoints of its opening's upper and lower rim."""
-    pupil: Tensor
-    """(1, K) picks that of an eye."""
     code: Tensor
     """(B, CODE)."""
     centre: Tensor
     """(B, 2) frame fractions."""
     side: Tensor
     """(B, 1) -1 when mirrored."""
+    pupil: Tensor | None = None
+    """(1, K) picks the pupil of an eye."""
+
+
+class Shot(NamedTuple):
+    """One painted window."""
+
+    paint: Tensor
+    """(B, 4, n, n) weight, weight * RGB."""
+    crop: Tensor
+    """(B, 6, n, n) the photo warped with and without expression."""
+    xs: Tensor
+    """(B, n) frame coordinates of the columns."""
+    ys: Tensor
+    """(B, n) of the rows."""
 
 
 class Painter(nn.Module):
@@ -183,27 +178,26 @@ class Painter(nn.Module):
         start_shut(self.leave)
         self.teeth = Teeth(2 * width, size) if teeth else None
 
-    def axes(self, centre: Tensor, size: Tensor, side: Tensor) -> tuple[Tensor, Tensor]:
-        """Frame coordinates of the window's columns and rows; ``side`` -1 mirrors it."""
+    def axes(self, size: Tensor, window: Window) -> tuple[Tensor, Tensor]:
+        """Frame coordinates of the window's columns and rows, for the interpupillary distance
+        ``size`` (B, 1, 1)."""
         half = self.radius * size[:, :, 0]
-        xs = centre[:, 0:1] + side * half * self.ramp
-        ys = centre[:, 1:2] + half * (self.ramp + self.lower)
+        xs = window.centre[:, 0:1] + window.side * half * self.ramp
+        ys = window.centre[:, 1:2] + half * (self.ramp + self.lower)
         return xs, ys
 
-    def within(
-        self, xs: Tensor, ys: Tensor, centre: Tensor, size: Tensor, side: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def within(self, xs: Tensor, ys: Tensor, size: Tensor, window: Window) -> tuple[Tensor, Tensor]:
         """Frame coordinates (B or 1, N) in half windows, as ``ramp`` counts: undoes ``axes``."""
         half = self.radius * size[:, :, 0]  # (B, 1)
-        return (xs - centre[:, 0:1]) / half * side, (ys - centre[:, 1:2]) / half - self.lower
+        u = (xs - window.centre[:, 0:1]) / half * window.side
+        return u, (ys - window.centre[:, 1:2]) / half - self.lower
 
     def lines(self, points: Tensor, size: Tensor, window: Window) -> Tensor:
         """How high, in half windows, the upper and the lower rim of the opening lie in each column,
         (B, 2, 1, n): lids bend from one of their ``points`` (B, K, 3) to the next, and lips go
         straight."""
         across, down, _ = torch.matmul(window.rims, points).split(1, 2)  # (B, 2 N, 1)
-        places = across.flatten(1), down.flatten(1)
-        u, v = self.within(*places, window.centre, size, window.side)
+        u, v = self.within(across.flatten(1), down.flatten(1), size, window)
         u, v = (x.reshape(len(x), 2, -1, 1) for x in (u, v))  # (B, 2, N, 1)
         return arc(u, v, self.ramp) if self.teeth is None else chain(u, v, self.ramp)
 
@@ -253,19 +247,17 @@ class Painter(nn.Module):
         weight = weight * self.taper
         return torch.cat([weight, weight * colour], 1)
 
-    def paste(
-        self, window: Tensor, centre: Tensor, size: Tensor, side: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def paste(self, paint: Tensor, size: Tensor, window: Window) -> tuple[Tensor, Tensor]:
         """Bilinear placement into the frame, zero outside, as the product of two matrices.
 
         (B, C, n, n) -> (B, C, PAINT, n), (B, 1, n, PAINT)
         """
-        grid = centres(PAINT, window)
-        u, v = self.within(grid, grid, centre, size, side)
+        grid = centres(PAINT, paint)
+        u, v = self.within(grid, grid, size, window)
         step = self.size / 2
         rows = torch.relu(1 - torch.abs(v[:, :, None] - self.ramp[:, None, :]) * step)
         columns = torch.relu(1 - torch.abs(u[:, None, :] - self.ramp[:, :, None]) * step)
-        return torch.matmul(rows[:, None], window), columns[:, None]
+        return torch.matmul(rows[:, None], paint), columns[:, None]
 
     def shot(
         self,
@@ -278,23 +270,22 @@ class Painter(nn.Module):
     ) -> Shot:
         """A window painted, of a ``photo`` (B, 3, 256, 256) driven by ``motion`` (B, 63); ``prior``
         as for ``first_flow``."""
-        centre, side = window.centre, window.side
-        xs, ys = self.axes(centre, posed.size, side)
+        xs, ys = self.axes(posed.size, window)
         first = first_flow(poser, posed, xs, ys, prior, window.mix)
         local = poser.local(posed, xs, ys, first.maps[:, 3:4])
         lines = self.lines(posed.points, posed.size, window)
         edges, moving, rows, eye = self.edges(lines), first.flow, None, None
-        if self.teeth is None:
+        if window.pupil is not None:
             was = self.lines(posed.still, posed.size, window)
             half, heights = posed.size[..., None] * self.radius, self.ramp.transpose(0, 1)
             gaze = torch.matmul(window.pupil, posed.still - posed.points)[..., :2].transpose(1, 2)
             flows = first.flow, first.rigid
             moving, eye = follow_rims(lines, was, heights[None, None], half, flows, gaze[..., None])
-        else:
+        if self.teeth is not None:
             below, above = torch.clamp(edges * WITHIN + 0.5, 0, 1).split(1, 1)
             rows = self.teeth.rows(posed, motion, xs, ys, below * above)
         # With and without expression in one call: they lie below each other.
         grid = torch.cat([grid_at(xs, ys, f.detach()) for f in (moving, first.rigid)], 1)
         crop = torch.cat(sample_grid(photo, grid).chunk(2, 2), 1)
-        paint = self(first, local, crop, edges, window.code, side, rows, eye)
-        return Shot(self, paint, crop, centre, side, xs, ys)
+        paint = self(first, local, crop, edges, window.code, window.side, rows, eye)
+        return Shot(paint, crop, xs, ys)

@@ -26,7 +26,6 @@ from vivant.export.nets.painter import (
     LIPS,
     PAINT,
     Painter,
-    Shot,
     Window,
     first_flow,
     sample_at,
@@ -256,29 +255,19 @@ class Render(nn.Module):
         """
         # What only turns is warped: a window is painted as far as its own shapes change.
         moved = 1 - torch.exp(-CHANGED * torch.matmul(change * change, self.shapes))  # (B, 2)
-        pasted = [
-            shot.painter.paste(
-                shot.paint * moved[:, gate, None, None, None], shot.centre, posed.size, shot.side
-            )
-            for gate, shot in zip(
-                (0, 1, 1), self.shots(posed, photo, prior, motion, change), strict=True
-            )
-        ]
+        pasted = []
+        for gate, (painter, window) in zip(
+            (0, 1, 1), self.windows(posed, motion, change), strict=True
+        ):
+            paint = painter.shot(self.poser, posed, photo, prior, motion, window).paint
+            paint = paint * moved[:, gate, None, None, None]
+            pasted.append(painter.paste(paint, posed.size, window))
         # Side by side and one below the other, their product is the sum of theirs.
         left, right = zip(*pasted, strict=True)
         return torch.matmul(torch.cat(left, 3), torch.cat(right, 2))
 
-    def shots(
-        self, posed: Posed, photo: Tensor, prior: Tensor, motion: Tensor, change: Tensor
-    ) -> list[Shot]:
-        """The painted windows: mouth, right eye, left eye."""
-        return [
-            painter.shot(self.poser, posed, photo, prior, motion, window)
-            for painter, window in self.windows(posed, motion, change)
-        ]
-
     def windows(self, posed: Posed, motion: Tensor, change: Tensor) -> list[tuple[Painter, Window]]:
-        """Each of them and who paints it."""
+        """Mouth, right eye and left eye, and who paints each."""
         side = torch.ones_like(motion[:, :1])
         now = [motion / self.scale, change]
         mirrored = [torch.matmul(part, self.swap) for part in now]
@@ -291,7 +280,7 @@ class Render(nn.Module):
         # parts are concatenated for ``predict`` too, on 5010.
         mirror_mix, mirror_rims, mirror_pupil = (pick[:, self.mirror] for pick in picks)
         return [
-            (self.mouth, Window(self.mouth.mix, self.mouth.rims, pupil, code, mouth, side)),
-            (self.eye, Window(mix, rims, pupil, code, right, side)),
-            (self.eye, Window(mirror_mix, mirror_rims, mirror_pupil, other, left, -side)),
+            (self.mouth, Window(self.mouth.mix, self.mouth.rims, code, mouth, side)),
+            (self.eye, Window(mix, rims, code, right, side, pupil)),
+            (self.eye, Window(mirror_mix, mirror_rims, other, left, -side, mirror_pupil)),
         ]

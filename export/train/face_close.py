@@ -79,11 +79,11 @@ def shot_loss(shot: Shot, target: Tensor, need: Tensor) -> tuple[Tensor, Tensor,
     return 12 * light + 8 * sharp + OWN * own + 6 * lazy, out, wanted
 
 
-Window = tuple[Tensor, Tensor, Tensor]
+Views = tuple[Tensor, Tensor, Tensor]
 """What a window shows, should show, and the photo warped rigidly into it, (B, 3, n, n) each."""
 
 
-def step_loss(face: Face, regions: Regions, batch: dict[str, Tensor]) -> tuple[Tensor, Window]:
+def step_loss(face: Face, regions: Regions, batch: dict[str, Tensor]) -> tuple[Tensor, Views]:
     """Loss of one batch over the mouths' windows."""
     render = face.render
     with torch.no_grad():
@@ -133,9 +133,11 @@ def train(options: argparse.Namespace) -> None:
         parameter.requires_grad_(True)
     mean = copy.deepcopy(parameters)
     optimiser = torch.optim.AdamW(parameters, lr=options.rate, betas=(0.9, 0.98))
-    critic = Critic().to(device)
-    judges = list(critic.parameters())
-    judging = torch.optim.Adam(judges, lr=options.rate, betas=(0.5, 0.98))
+    critic, judges = None, []
+    if options.critic:
+        critic = Critic().to(device)
+        judges = list(critic.parameters())
+        judging = torch.optim.Adam(judges, lr=options.rate, betas=(0.5, 0.98))
     people = People(
         Path(options.data),
         options.seed + 1,
@@ -151,11 +153,11 @@ def train(options: argparse.Namespace) -> None:
         progress = agreed((time.monotonic() - begin) / (60 * options.minutes), world, device)
         for group in optimiser.param_groups:
             group["lr"] = rate(progress, options.rate)
-        pixels, window = step_loss(face, regions, to_device(host, device))
+        pixels, views = step_loss(face, regions, to_device(host, device))
         asked = judged = pixels.new_zeros(())
-        if options.critic and progress > CRITIC_FROM:
+        if critic is not None and progress > CRITIC_FROM:
             critic.requires_grad_(False)
-            verdict, matched = painter_loss(critic, *window)
+            verdict, matched = painter_loss(critic, *views)
             asked = VERDICT * verdict + MATCHED * matched
             critic.requires_grad_(True)
         loss = pixels + asked
@@ -168,10 +170,10 @@ def train(options: argparse.Namespace) -> None:
         with torch.no_grad():
             for a, b in zip(mean, parameters, strict=True):
                 a.lerp_(b, 1 - min(EMA, 1 - 1 / (1 + step / 10)))
-        if options.critic:
+        if critic is not None:
             for group in judging.param_groups:
                 group["lr"] = HASTE * rate(progress, options.rate)
-            judged = critic_loss(critic, *window)
+            judged = critic_loss(critic, *views)
             judging.zero_grad(set_to_none=True)
             judged.backward()
             reduce_gradients(judges, world)
