@@ -373,6 +373,7 @@ OPERATORS: dict[str, Callable[[Arguments], Result]] = {
     "pixel_shuffle": lambda a: F.pixel_shuffle(a.tensor("x"), a.whole("upscale_factor")),
     "pow": _binary(torch.pow),
     "real_div": _binary(torch.div),
+    "reduce_max": _reduce(torch.amax),
     "reduce_mean": _reduce(torch.mean),
     "reduce_sum": _reduce(torch.sum),
     "relu": _unary(F.relu),

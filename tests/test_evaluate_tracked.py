@@ -197,7 +197,7 @@ def tallied(out: torch.Tensor, flow: torch.Tensor, yaw: float) -> dict[str, floa
     batch["target_segment"][:, 64:] = 7
     batch["motion"][1, INDEX["headYaw"]] = yaw
     tally = evaluate_face.Tally()
-    tally.add(batch, Regions(torch.device("cpu")), out)
+    tally.add(batch, evaluate_face.regions_of(batch, Regions(torch.device("cpu"))), out)
     tally.add_flow(batch, flow, batch["flow"])
     return tally.table()
 

@@ -17,6 +17,7 @@ from vivant.export.nets.painter import first_flow
 from vivant.export.nets.render import Render
 from vivant.export.nets.warp import centres
 from vivant.export.synth.people import keypoints as generic
+from vivant.export.synth.people.classes import EYES, SKIN
 from vivant.export.train import evaluate_face
 from vivant.export.train.face_data import NONE, Augment, collate, make_sample, to_device
 from vivant.export.train.face_loss import (
@@ -27,7 +28,6 @@ from vivant.export.train.face_loss import (
     face_loss,
 )
 
-SKIN, EYES = 1, 4
 PUPILS = [generic.INDEX[f"pupil{side}"] for side in ("Right", "Left")]
 
 

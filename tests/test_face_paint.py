@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from vivant.export.nets.painter import EDGE
 from vivant.export.nets.render import Render
 from vivant.export.nets.warp import centres, resize
+from vivant.export.train.face_close import SHARES, blend, painter
 from vivant.export.train.face_loss import found_at, misplaced
 
 
@@ -108,3 +109,25 @@ def test_falling_lids_close_the_opening() -> None:
         for shut in (0.0, 0.5, 1.0)
     ]
     assert areas[0] > areas[1] > 4 * areas[2]
+
+
+def test_close_ups_are_written_as_a_mean_with_their_start() -> None:
+    """Every part by its share, and what close-ups do not train stays to the bit."""
+    torch.manual_seed(0)
+    render = Render(8)
+    before = {name: value.clone() for name, value in render.state_dict().items()}
+    chosen = painter(render)
+    blend(render, [torch.nn.Parameter(value + 1) for value in chosen.values()])
+    shares = {}
+    for name, value in render.state_dict().items():
+        step = (value - before[name]).float()
+        if name not in chosen:
+            assert not step.any(), name
+            continue
+        shares[name] = round(float(step.mean()), 3)
+        torch.testing.assert_close(step, torch.full_like(step, shares[name]), atol=1e-5, rtol=0)
+    assert shares["mouth.enter.weight"] == SHARES["mouth."]
+    assert shares["mouth.teeth.tint.weight"] == SHARES["mouth.teeth."]
+    assert shares["eye.enter.weight"] == SHARES["eye."]
+    assert shares["eye.lids.tint.bias"] == SHARES["eye.lids."]
+    assert shares["steer_close.0.weight"] == SHARES["steer_close."]

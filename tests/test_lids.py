@@ -10,7 +10,20 @@ from generic_head import keypoints, motion
 from torch import Tensor
 
 from vivant.export.nets.encode import PRIOR
-from vivant.export.nets.lids import HEM, arc, follow_rims
+from vivant.export.nets.lids import (
+    CREASE,
+    HEM,
+    INK,
+    LASHES,
+    UNDER,
+    Lids,
+    arc,
+    cheek,
+    fallen,
+    follow_rims,
+    lid_cover,
+    mean_over,
+)
 from vivant.export.nets.render import Render
 
 SIZE = 64
@@ -30,7 +43,7 @@ def source(now: Tensor, was: Tensor) -> Tensor:
     """The height in the photo that each row of the middle column shows, half windows, in a head
     that rests."""
     still = torch.zeros(1, 2, SIZE, SIZE)
-    flow, _ = follow_rims(now, was, ROWS, HALF, (still, still), AHEAD)
+    flow, _ = follow_rims(fallen(now, was), was, ROWS, HALF, (still, still), AHEAD)
     return RAMP + flow[0, 1, :, SIZE // 2] / HALF[0, 0, 0, 0]
 
 
@@ -80,13 +93,67 @@ def test_lids_stop_where_they_meet() -> None:
     assert not ((shown > -0.15) & (shown < 0.08)).any()
 
 
+EVERYWHERE = torch.ones(1, 1, 1, SIZE)
+
+
+def test_a_lid_at_rest_is_the_photos() -> None:
+    """Nothing is painted over lids that have not fallen, nor over those that are raised."""
+    was = rims(-0.4, 0.3)
+    for raised in (0.0, 0.2):
+        cover = lid_cover(fallen(rims(-0.4 - raised, 0.3), was), was, ROWS, EVERYWHERE)
+        assert (cover == 0).all()
+
+
+@pytest.mark.parametrize("fall", [0.3, 0.65])
+def test_a_fallen_lid_is_new_down_to_its_lashes(fall: float) -> None:
+    """From where the photo's lashes were to the rim the lid is new, above its crease the photo's,
+    and its lashes lie along the rim, between the corners alone."""
+    was = rims(-0.4, 0.3)
+    now = fallen(rims(-0.4 + fall, 0.3), was)
+    between = EVERYWHERE * (RAMP.abs() < 0.5)
+    sheet, lashes = lid_cover(now, was, ROWS, between)[0]
+    rim = -0.4 + fall
+    new, old = (RAMP > -0.45) & (rim - 0.04 > RAMP), (-0.4 - CREASE[0] > RAMP) | (rim + 0.04 < RAMP)
+    assert (sheet[new] == 1).all()
+    assert (sheet[old] == 0).all()
+    line = (RAMP - rim).abs()
+    inside = RAMP.abs() < 0.5
+    assert (lashes[line < 0.5 * LASHES][:, inside] == 1).all()
+    assert (lashes[line > 1.5 * LASHES] == 0).all()
+    assert (lashes[:, ~inside] == 0).all()
+
+
+def test_a_lid_has_the_colour_of_the_face() -> None:
+    """Told nothing, a lid is as the cheek below the eye, and its lashes are dark; its own look is a
+    share of that colour."""
+    was = rims(-0.4, 0.3)
+    picture = torch.rand(1, 3, SIZE, SIZE)
+    tone = torch.tensor([0.5, 0.4, 0.3])[:, None, None]
+    picture[:, :, RAMP > 0.3 + UNDER] = tone
+    skin = mean_over(picture, cheek(was, ROWS))
+    torch.testing.assert_close(skin[0], tone, atol=2e-3, rtol=0)
+    lids = Lids(8, SIZE)
+    cover = torch.rand(1, 2, SIZE, SIZE)
+    with torch.no_grad():
+        lids.tint.weight.zero_()
+        lids.tint.bias.zero_()
+        (over, lid), (dark, ink) = lids(cover, torch.zeros(1, 8, 10, 10), skin)
+        lids.tint.bias[:] = -1.1  # sigmoid: 1 / 4
+        dim = lids(cover, torch.zeros(1, 8, 10, 10), skin)[0][1]
+    torch.testing.assert_close(over, cover[:, :1])
+    torch.testing.assert_close(dark, cover[:, 1:])
+    torch.testing.assert_close(lid, skin.expand_as(lid), atol=1e-5, rtol=0)
+    torch.testing.assert_close(ink, INK * lid)
+    torch.testing.assert_close(dim, 0.5 * lid, atol=2e-3, rtol=0)
+
+
 def test_a_gaze_moves_the_eye_and_no_corner() -> None:
     """An iris comes from where the gaze was, less near the corners, and nothing from beyond the
     photo's rims is drawn between the driven ones."""
     lens = 0.35 * (1 - (RAMP / 0.7) ** 2).clamp_min(0)[None, None, None]
     was = torch.cat([-lens, lens], 1)
     gaze = torch.tensor([0.01, -0.012])[None, :, None, None]
-    flow, eye = follow_rims(0.9 * was, was, ROWS, HALF, (HEAD, HEAD), gaze)
+    flow, eye = follow_rims(fallen(0.9 * was, was), was, ROWS, HALF, (HEAD, HEAD), gaze)
     middle, corner = flow[0, :, :, SIZE // 2], flow[0, :, SIZE // 2, 11]
     torch.testing.assert_close(middle[:, 34], HEAD[0, :, 34, 0] + gaze[0, :, 0, 0])
     assert abs(corner[0] - HEAD[0, 0, 0, 0]) < 0.3 * gaze[0, 0]
@@ -98,7 +165,8 @@ def test_a_gaze_moves_the_eye_and_no_corner() -> None:
 
 def test_lids_that_open_wider_draw_the_eye_out() -> None:
     """What the photo shows of an eye fills a larger opening as skin's flow stretches it."""
-    flow, eye = follow_rims(rims(-0.5, 0.4), rims(-0.2, 0.2), ROWS, HALF, (SKIN, HEAD), AHEAD)
+    was = rims(-0.2, 0.2)
+    flow, eye = follow_rims(fallen(rims(-0.5, 0.4), was), was, ROWS, HALF, (SKIN, HEAD), AHEAD)
     inside = (RAMP > -0.38) & (RAMP < 0.28)
     torch.testing.assert_close(flow[:, :, inside], SKIN[:, :, inside])
     assert (eye == 0).all(), "nor is that left as it is"

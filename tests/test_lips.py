@@ -13,8 +13,8 @@ from generic_head import motion as code
 from vivant import latent
 from vivant.export.nets.encode import TOUCH, Encode
 from vivant.export.synth.people import keypoints as generic
+from vivant.export.synth.people.classes import MOUTH
 from vivant.export.train.face_data import NONE, Augment, make_sample
-from vivant.export.train.face_loss import MOUTH
 from vivant.export.train.face_teeth import bared, drawn_apart, gap, with_teeth
 
 SKIN = (190, 140, 120)

@@ -119,7 +119,7 @@ def test_hands_are_accessories(scene: Scene) -> None:
     """Every pixel that shows the hand has the class of accessories, no other has."""
     frame = shot(scene)
     label = flow.segmentation(scene.person, frame, SIZE)
-    assert torch.equal(label == flow.ACCESSORIES, owners(scene, frame) == pack.HAND)
+    assert torch.equal(label == flow.WORN, owners(scene, frame) == pack.HAND)
 
 
 @pytest.mark.parametrize("curl", [0.0, 45.0, 85.0])

@@ -14,9 +14,9 @@ from torch.nn import functional as F
 
 from vivant.export.nets.encode import PRIOR
 from vivant.export.nets.layers import SLOPE, Pack, Steered, conv, films, quiet, upsample
-from vivant.export.nets.lids import arc, follow_rims
+from vivant.export.nets.lids import Lids, arc, cheek, fallen, follow_rims, lid_cover, mean_over
 from vivant.export.nets.pose import Posed, Poser, load_rig
-from vivant.export.nets.teeth import Rows, Teeth
+from vivant.export.nets.teeth import Rows, Teeth, photographed
 from vivant.export.nets.warp import centres, grid_at, planes, sample_grid
 
 PAINT = 256
@@ -121,6 +121,27 @@ class Window(NamedTuple):
     """(1, K) picks the pupil of an eye."""
 
 
+class Mouth(NamedTuple):
+    """What is known of a mouth's inside."""
+
+    rows: Rows
+    seen: Tensor
+    """(B, 1, n, n) where the photo's upper teeth are seen."""
+    stretched: Tensor
+    """(B, 1, n, n) where the photo, warped as its lips move, shows them drawn out."""
+
+
+class Eye(NamedTuple):
+    """What is known of an eye."""
+
+    seen: Tensor
+    """(B, 1, n, n) where it is as the photo shows it."""
+    cover: Tensor
+    """(B, 2, n, n) where a fallen lid lies, and its lashes."""
+    under: Tensor
+    """(1 or B, 1, n, n) where there is skin below it."""
+
+
 class Shot(NamedTuple):
     """One painted window."""
 
@@ -177,6 +198,7 @@ class Painter(nn.Module):
         quiet(self.leave, 0.3)
         start_shut(self.leave)
         self.teeth = Teeth(2 * width, size) if teeth else None
+        self.lids = None if teeth else Lids(2 * width, size)
 
     def axes(self, size: Tensor, window: Window) -> tuple[Tensor, Tensor]:
         """Frame coordinates of the window's columns and rows, for the interpupillary distance
@@ -201,6 +223,15 @@ class Painter(nn.Module):
         u, v = (x.reshape(len(x), 2, -1, 1) for x in (u, v))  # (B, 2, N, 1)
         return arc(u, v, self.ramp) if self.teeth is None else chain(u, v, self.ramp)
 
+    def between(self, posed: Posed, window: Window) -> Tensor:
+        """Which columns lie between an eye's corners, (B, 1, 1, n)."""
+        upper = torch.matmul(window.rims[: len(LIDS[0])], posed.points)  # (B, N, 3)
+        across, down, _ = upper.split(1, 2)
+        u, _ = self.within(across.flatten(1), down.flatten(1), posed.size, window)
+        left, right = u[:, None, None, :1], u[:, None, None, -1:]
+        ramp = self.ramp[None, None]
+        return torch.clamp((ramp - left) * EDGE, 0, 1) * torch.clamp((right - ramp) * EDGE, 0, 1)
+
     def edges(self, lines: Tensor) -> Tensor:
         """How far each pixel lies below the upper and above the lower of ``lines`` (B, 2, 1, n),
         (B, 2, n, n), see EDGE."""
@@ -216,18 +247,18 @@ class Painter(nn.Module):
         edges: Tensor,
         code: Tensor,
         side: Tensor,
-        rows: Rows | None = None,
-        eye: Tensor | None = None,
+        mouth: Mouth | None = None,
+        eye: Eye | None = None,
     ) -> Tensor:
         """Window maps, place on the head (B, 3, n, n), the photo warped with and without
-        expression (B, 6, n, n), ``edges`` and the ``rows`` of a mouth's teeth, or where an ``eye``
-        is as the photo shows it (B, 1, n, n) -> weight and weight * RGB (B, 4, n, n)."""
+        expression (B, 6, n, n), ``edges``, and what is known of a mouth or an eye -> weight and
+        weight * RGB (B, 4, n, n)."""
         turn = torch.cat([side, torch.ones_like(side), torch.ones_like(side)], 1)[:, :, None, None]
         place = self.place.expand(crop.shape[0], -1, -1, -1)
         moving, rigid = crop.chunk(2, 1)
         x = [moving - 0.5, first.maps[:, :3] * turn * 4, local * turn, place]
         x += [first.heats, rigid - 0.5, edges]
-        x += [] if rows is None else [rows.cover]
+        x += [] if mouth is None else [mouth.rows.cover]
         film = films(code, [self.high, *self.low, self.last])
         x0 = self.act(self.enter(self.pack(torch.cat(x, 1))))
         x0 = self.high(x0, next(film))
@@ -237,13 +268,18 @@ class Painter(nn.Module):
         x0 = self.last(self.act(upsample(self.up(x1)) + x0), next(film))
         out = F.pixel_shuffle(self.leave(x0), 2).float()  # (B, 6, n, n)
         weight, keep, paint, fixed = planes(torch.sigmoid(out), [1, 1, 3, 1])
-        if self.teeth is not None and rows is not None:
-            paint = self.teeth(rows, x1, paint)
+        if self.teeth is not None and mouth is not None:
+            paint = self.teeth(mouth.rows, x1, paint)
+            # Teeth do not follow lips.
+            keep = keep * (1 - mouth.stretched)
         colour = paint + keep * (moving + fixed * (rigid - moving) - paint)
-        if eye is not None:
+        layers = [] if mouth is None else [(mouth.stretched, colour), (mouth.seen, rigid)]
+        if self.lids is not None and eye is not None:
             # A half-transparent lid is worse than a soft one: what is painted at all is covered.
             weight = weight * (2 - weight)
-            weight, colour = weight + eye * (1 - weight), colour + eye * (moving - colour)
+            layers = [(eye.seen, moving), *self.lids(eye.cover, x1, mean_over(rigid, eye.under))]
+        for over, look in layers:
+            weight, colour = weight + over * (1 - weight), colour + over * (look - colour)
         weight = weight * self.taper
         return torch.cat([weight, weight * colour], 1)
 
@@ -274,18 +310,29 @@ class Painter(nn.Module):
         first = first_flow(poser, posed, xs, ys, prior, window.mix)
         local = poser.local(posed, xs, ys, first.maps[:, 3:4])
         lines = self.lines(posed.points, posed.size, window)
-        edges, moving, rows, eye = self.edges(lines), first.flow, None, None
+        was = self.lines(posed.still, posed.size, window)
+        heights = self.ramp.transpose(0, 1)[None, None]
+        edges, moving = self.edges(lines), first.flow
+        mouth = eye = None
         if window.pupil is not None:
-            was = self.lines(posed.still, posed.size, window)
-            half, heights = posed.size[..., None] * self.radius, self.ramp.transpose(0, 1)
+            lines = fallen(lines, was)
             gaze = torch.matmul(window.pupil, posed.still - posed.points)[..., :2].transpose(1, 2)
             flows = first.flow, first.rigid
-            moving, eye = follow_rims(lines, was, heights[None, None], half, flows, gaze[..., None])
+            half = posed.size[..., None] * self.radius
+            moving, seen = follow_rims(lines, was, heights, half, flows, gaze[..., None])
+            cover = lid_cover(lines, was, heights, self.between(posed, window))
+            eye = Eye(seen, cover, cheek(was, heights))
         if self.teeth is not None:
             below, above = torch.clamp(edges * WITHIN + 0.5, 0, 1).split(1, 1)
-            rows = self.teeth.rows(posed, motion, xs, ys, below * above)
+            inside = below * above
+            rows = self.teeth.rows(posed, motion, xs, ys, inside)
+            pixel, step = self.size / (2 * self.radius), (first.flow - first.rigid)[:, 1:]
+            step = step / posed.size[..., None]  # IPD
+            seen = inside * photographed(rows.over, pixel, was, heights)
+            there = heights + step * (1 / self.radius)
+            mouth = Mouth(rows, seen, photographed(rows.over - step, pixel, was, there))
         # With and without expression in one call: they lie below each other.
         grid = torch.cat([grid_at(xs, ys, f.detach()) for f in (moving, first.rigid)], 1)
         crop = torch.cat(sample_grid(photo, grid).chunk(2, 2), 1)
-        paint = self(first, local, crop, edges, window.code, window.side, rows, eye)
+        paint = self(first, local, crop, edges, window.code, window.side, mouth, eye)
         return Shot(paint, crop, xs, ys)

@@ -26,6 +26,7 @@ from vivant.export.nets.painter import (
     LIPS,
     PAINT,
     Painter,
+    Shot,
     Window,
     first_flow,
     sample_at,
@@ -253,18 +254,28 @@ class Render(nn.Module):
 
         Windows overlap at most where both have faded, so that their sum is taken.
         """
-        # What only turns is warped: a window is painted as far as its own shapes change.
-        moved = 1 - torch.exp(-CHANGED * torch.matmul(change * change, self.shapes))  # (B, 2)
-        pasted = []
-        for gate, (painter, window) in zip(
-            (0, 1, 1), self.windows(posed, motion, change), strict=True
-        ):
-            paint = painter.shot(self.poser, posed, photo, prior, motion, window).paint
-            paint = paint * moved[:, gate, None, None, None]
-            pasted.append(painter.paste(paint, posed.size, window))
+        pasted = [
+            painter.paste(shot.paint, posed.size, window)
+            for painter, window, shot in self.shots(posed, photo, prior, motion, change)
+        ]
         # Side by side and one below the other, their product is the sum of theirs.
         left, right = zip(*pasted, strict=True)
         return torch.matmul(torch.cat(left, 3), torch.cat(right, 2))
+
+    def shots(
+        self, posed: Posed, photo: Tensor, prior: Tensor, motion: Tensor, change: Tensor
+    ) -> list[tuple[Painter, Window, Shot]]:
+        """Mouth and eyes as they are painted, and by whom; inputs as for ``close_up``."""
+        # What only turns is warped: a window is painted as far as its own shapes change.
+        moved = 1 - torch.exp(-CHANGED * torch.matmul(change * change, self.shapes))  # (B, 2)
+        shots = []
+        for gate, (painter, window) in zip(
+            (0, 1, 1), self.windows(posed, motion, change), strict=True
+        ):
+            shot = painter.shot(self.poser, posed, photo, prior, motion, window)
+            paint = shot.paint * moved[:, gate, None, None, None]
+            shots.append((painter, window, shot._replace(paint=paint)))
+        return shots
 
     def windows(self, posed: Posed, motion: Tensor, change: Tensor) -> list[tuple[Painter, Window]]:
         """Mouth, right eye and left eye, and who paints each."""

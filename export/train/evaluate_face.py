@@ -31,6 +31,7 @@ from vivant.errors import UsageError
 from vivant.export.nets.encode import Encode
 from vivant.export.nets.render import Render
 from vivant.export.nets.warp import composite, resize, sample
+from vivant.export.synth.people.classes import FACE, HAIR, WORN
 from vivant.export.train.evaluate_tracked import (
     Draw,
     calibrate,
@@ -41,7 +42,7 @@ from vivant.export.train.evaluate_tracked import (
 )
 from vivant.export.train.face import example_inputs, load_face
 from vivant.export.train.face_data import NONE, collate, load_person, make_sample, shards, to_device
-from vivant.export.train.face_loss import FACE, FRAME, HAIR, WORN, Regions, among, end_point
+from vivant.export.train.face_loss import FRAME, Regions, among, end_point
 from vivant.export.train.face_pose import about_neck, as_seen, find_scene
 from vivant.export.train.face_sheet import write_png
 from vivant.export.train.tracker import Track, tracker
@@ -80,6 +81,17 @@ def portrait_pairs(person: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return person | {key: person[key][rows] for key in ("pairs", "flow", "visible")}
 
 
+def regions_of(batch: dict[str, Tensor], regions: Regions) -> dict[str, Tensor]:
+    """Where errors of one source's drivers are counted, by name, (B, 1, 256, 256) bool."""
+    segment = batch["target_segment"]
+    mouth, eyes = regions.blobs(batch["target_points"], 256)
+    head, worn = (
+        resize(among(segment, (*FACE, HAIR, *more)).float(), 256) for more in ((), (WORN,))
+    )
+    masks = {"face": head, "head, all worn too,": worn, "mouth": mouth, "eyes": eyes}
+    return {name: mask > 0.5 for name, mask in masks.items()}
+
+
 class Tally:
     """Squared errors by region and yaw, in all and by frame, and flow errors, of one way to drive
     the network."""
@@ -90,19 +102,13 @@ class Tally:
         self.frames: dict[str, list[float]] = defaultdict(list)
         self.flows: dict[str, list[Tensor]] = defaultdict(list)
 
-    def add(self, batch: dict[str, Tensor], regions: Regions, out: Tensor) -> None:
-        """Count one source's drivers."""
-        segment = batch["target_segment"]
-        mouth, eyes = regions.blobs(batch["target_points"], 256)
-        head, worn = (
-            resize(among(segment, (*FACE, HAIR, *more)).float(), 256) for more in ((), (WORN,))
-        )
-        masks = {"face": head, "head, all worn too,": worn, "mouth": mouth, "eyes": eyes}
+    def add(self, batch: dict[str, Tensor], masks: dict[str, Tensor], out: Tensor) -> None:
+        """Count one source's drivers, by the regions ``masks`` tell (B, 1, 256, 256)."""
         error = ((out - batch["target"]) ** 2).mean(1, keepdim=True)
         for row, yaw in enumerate(batch["motion"][:, latent.INDEX["headYaw"]].abs().tolist()):
             labels = [label for label, (low, high) in BINS.items() if low <= yaw <= high]
             for name, mask in masks.items():
-                weight = (mask[row] > 0.5).float()
+                weight = mask[row].float()
                 square, count = float((error[row] * weight).sum()), float(weight.sum())
                 for label in labels:
                     key = f"{name} {label}"
@@ -159,7 +165,7 @@ def held_out(encode: Encode, render: Render, files: list[Path], seed: int) -> di
         batch["code"] = about_neck(batch["code"], batch["away"])
         count = len(batch["motion"])
         batch["motion"] = about_neck(batch["motion"], batch["away"].expand(count, -1))
-        photo = batch["photo"].expand(count, -1, -1, -1)
+        photo, masks = batch["photo"].expand(count, -1, -1, -1), regions_of(batch, regions)
         with torch.no_grad():
             features, points, own = encode(batch["photo"])
             still = composite(batch["photo"], *render(features, points, own, own))
@@ -175,16 +181,16 @@ def held_out(encode: Encode, render: Render, files: list[Path], seed: int) -> di
                 (told, true, (true.occlusion, true.paint)),
                 (unlit, true, true.bare),
             ):
-                tally.add(batch, regions, composite(photo, got.flow, occlusion, paint))
+                tally.add(batch, masks, composite(photo, got.flow, occlusion, paint))
             alone.add_flow(batch, mine.flow, mine.first)
             told.add_flow(batch, true.flow, true.first)
             flow, seen, light = (
                 resize(x, photo.shape[-1]) for x in (batch["flow"], batch["visible"], true.light)
             )
             warped, target = sample(photo, flow), batch["target"]
-            exact.add(batch, regions, seen * warped + (1 - seen) * target)
+            exact.add(batch, masks, seen * warped + (1 - seen) * target)
             moved = (warped * light.exp()).clamp(0, 1)
-            lit.add(batch, regions, seen * moved + (1 - seen) * target)
+            lit.add(batch, masks, seen * moved + (1 - seen) * target)
             start, path_ = own.expand(count, -1), batch["motion"] - own
             three = [
                 composite(photo, *render(looks, places, start, start + share * path_))

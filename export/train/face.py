@@ -353,7 +353,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--close-up",
         action="store_true",
-        help="train only the painter of mouths of the run's checkpoint",
+        help="train only the painters of mouth and eyes of the run's checkpoint",
     )
     parser.add_argument(
         "--critic", action="store_true", help="with --close-up: a critic asks for sharp mouths"

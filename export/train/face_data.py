@@ -22,8 +22,9 @@ import torch
 from vivant.errors import UsageError
 from vivant.export.nets.mirror import MOTION_MIRROR
 from vivant.export.nets.pose import load_rig
+from vivant.export.synth.people.classes import CAVITIES, FACE, HAIR, MOUTH, WORN
 from vivant.export.train.face_background import sample_texture, with_background
-from vivant.export.train.face_loss import CAVITIES, FACE, HAIR, HIDDEN_WEIGHT, MOUTH, WORN
+from vivant.export.train.face_loss import HIDDEN_WEIGHT
 from vivant.export.train.face_pose import as_seen, find_scene
 from vivant.export.train.face_teeth import bared
 

@@ -14,6 +14,7 @@ from vivant.export.nets.painter import PAINT, first_flow
 from vivant.export.nets.pose import load_rig
 from vivant.export.nets.render import CELLS, LIGHT, Render
 from vivant.export.nets.warp import centres, grid_at, resize, sample
+from vivant.export.synth.people.classes import CAVITIES, FACE, HAIR, MOUTH, SURFACES
 
 FRAME = 512
 """Pixels of the frame in which flow and keypoint errors are stated."""
@@ -31,20 +32,10 @@ BARING = ("jawOpen", "mouthUpperUp", "mouthLowerDown", "mouthSmile")
 """Shapes that show teeth."""
 LESS, LESS_SHARE = 0.6, 0.3
 """By how much of themselves, at most, they are made smaller, and how often."""
-FACE = (1, 4, 5, 6)
-"""Classes of a face: skin, eyes, mouth interior, brows. What is worn or held is none of them."""
-HAIR, WORN = 2, 7
-"""Classes of hair, and of glasses, hats, hands and what they hold."""
-MOUTH = 5
-"""Class of a mouth's interior: teeth, tongue and cavity."""
-CAVITIES = (4, MOUTH)
-"""Eyes and mouth interior: lids and lips that hide them look unlike them."""
-SURFACES = (1, 6)
-"""Skin and brows: where they are drawn tells where lips and lids are."""
 FAR_OFF = 8.0
 """Pixels at most by which paint is judged beside its true place."""
 CLASS_WEIGHT = (0.3, 1.0, 0.7, 0.4, 2.0, 4.0, 1.5, 0.7)
-"""Importance of background, skin, hair, clothes, eyes, mouth interior, brows, accessories."""
+"""Importance of background, skin, hair, clothes, eyes, mouth interior, brows, and what is worn."""
 
 
 class Regions:

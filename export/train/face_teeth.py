@@ -16,10 +16,8 @@ from numpy.typing import NDArray
 from vivant import latent
 from vivant.export.nets.pose import Poser, load_rig
 from vivant.export.nets.warp import centres
-from vivant.export.train.face_loss import MOUTH
+from vivant.export.synth.people.classes import HIDING, MOUTH, SKIN
 
-HIDING = (0, 2, 3, 7)
-"""Classes that lie before a mouth: background, hair, clothes, accessories and hands."""
 PARTED = 0.04
 """Gap between the lips that shows teeth, IPD."""
 GRID = 64
@@ -125,7 +123,7 @@ def with_teeth(
     top, bottom = np.interp(x, *upper.T), np.interp(x, *lower.T)
     down = (y - top) / np.maximum(bottom - top, 1e-3)
     middle = (upper[16, 0] + lower[16, 0]) / 2 + rng.normal(0, 0.02) * ipd
-    skin = image[cv2.resize((segment == 1).astype(np.uint8), (side, side)) > 0]
+    skin = image[cv2.resize((segment == SKIN).astype(np.uint8), (side, side)) > 0]
     tone = np.median(skin, 0) if len(skin) else np.full(3, 128.0)
     paint = _teeth(np.abs(x - middle) / ipd, down, tone, rng)
     small = (wide // FINE, tall // FINE)

@@ -9,11 +9,9 @@ from torch.nn import functional as F
 
 from vivant.export.synth.people import pack as asset
 from vivant.export.synth.people import raster
+from vivant.export.synth.people.classes import BROWS, CLOTHES, EYES, HAIR, MOUTH, SKIN, WORN
 from vivant.export.synth.people.person import Person
 from vivant.export.synth.people.render import Frame
-
-BACKGROUND, SKIN, HAIR, CLOTHES, EYES, MOUTH, BROWS, ACCESSORIES = range(8)
-"""Segmentation classes; brows include lashes, mouth is everything behind the lips."""
 
 _CLASS = {
     asset.FACE: SKIN,
@@ -29,11 +27,11 @@ _CLASS = {
     asset.HAIR: HAIR,
     asset.GARMENT: CLOTHES,
     asset.FLYAWAY: HAIR,
-    asset.FRAME: ACCESSORIES,
-    asset.OCCLUDER: ACCESSORIES,
-    asset.CAP: ACCESSORIES,
-    asset.HAND: ACCESSORIES,
-    asset.HELD: ACCESSORIES,
+    asset.FRAME: WORN,
+    asset.OCCLUDER: WORN,
+    asset.CAP: WORN,
+    asset.HAND: WORN,
+    asset.HELD: WORN,
 }
 _TOLERANCE = 0.0018
 """Relative depth within which two surfaces are the same: 1.8 mm at a metre, two pixels' slope."""
