@@ -102,6 +102,13 @@ def upsample(x: Tensor) -> Tensor:
     return nn.functional.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
 
 
+def coarse(layer: nn.Conv2d, features: Tensor, spread: Tensor) -> Tensor:
+    """What ``layer`` tells of ``features`` (B, C, h, h) in few cells, 0..1, spread by the weights
+    ``spread`` (n, cells) of a bilinear resize: (B, E, n, n)."""
+    told = layer(nn.functional.avg_pool2d(features, features.shape[3] // spread.shape[1])).float()
+    return spread @ torch.sigmoid(told) @ spread.T
+
+
 def fold(x: Tensor, step: int = 2) -> Tensor:
     """Space to depth by slices, rank 4 throughout: (B, C, H, W) -> (B, step^2 C, H/step, W/step).
 

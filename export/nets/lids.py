@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from vivant.export.nets.layers import conv, quiet
+from vivant.export.nets.layers import coarse, conv, quiet
 from vivant.export.nets.warp import hats
 
 REACH, MARGIN = 1.5, 0.15
@@ -158,8 +157,7 @@ class Lids(nn.Module):
     def forward(self, cover: Tensor, features: Tensor, skin: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Layers of paint, how much (B, 1, n, n) of what colour (B, 3, n, n), of ``lid_cover``'s
         ``cover``; ``features`` (B, C, n / 4, n / 4), and ``skin`` (B, 3, 1, 1) of the face."""
-        told = self.tint(F.avg_pool2d(features, features.shape[3] // TINTS)).float()
-        colour = self.spread @ torch.sigmoid(told) @ self.spread.T
+        colour = coarse(self.tint, features, self.spread)
         sheet, lashes = cover.split(1, 1)
         lid = torch.clamp(2 * colour * skin, 0, 1)
         return [(sheet, lid), (lashes, INK * lid)]

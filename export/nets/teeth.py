@@ -14,10 +14,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from vivant import latent
-from vivant.export.nets.layers import conv, quiet
+from vivant.export.nets.layers import coarse, conv, quiet
 from vivant.export.nets.pose import CAMERA, Posed
 from vivant.export.nets.warp import hats
 
@@ -112,8 +111,7 @@ class Teeth(nn.Module):
     def forward(self, rows: Rows, features: Tensor, paint: Tensor) -> Tensor:
         """``paint`` (B, 3, n, n) of a mouth's inside with the rows painted over it, coloured as
         ``features`` (B, C, n / 4, n / 4) say."""
-        told = self.tint(F.avg_pool2d(features, features.shape[3] // TINTS)).float()
-        told = self.spread @ torch.sigmoid(told) @ self.spread.T
+        told = coarse(self.tint, features, self.spread)
         covers, lights = rows.cover.split(1, 1), rows.light.split(1, 1)
         # Upper teeth lie before lower ones.
         for k in (1, 0):
