@@ -21,18 +21,16 @@ from vivant.export.train.evaluate_tracked import (  # noqa: E402
     LIPS,
     RIGID,
     TURNS,
-    calibrate,
     judge,
-    lips_apart,
-    look,
     measure,
+    openings,
     pose_beside,
     summary,
     turn_between,
 )
 from vivant.export.train.face_loss import Regions  # noqa: E402
 from vivant.export.train.face_pose import turns  # noqa: E402
-from vivant.export.train.tracker import VERTICES, tracker, uncut  # noqa: E402
+from vivant.export.train.tracker import VERTICES, _about, _cut, tracker, uncut  # noqa: E402
 from vivant.latent import INDEX, SIZE  # noqa: E402
 
 Array = np.ndarray
@@ -155,29 +153,66 @@ def test_a_lost_face_misses_its_bar() -> None:
     assert summary(rows[1:])["photos: yaw error <= 3, %"] == 0
 
 
-def test_true_pictures_tell_the_trackers_part() -> None:
-    """Gains on true pictures and on our frames of the same motion are those with which each was
-    made; a frame beyond the tracker's reach does not count."""
-    codes = np.stack([posed(), posed(10, 5), posed(-15, 8), posed(6, -12), posed(40, 0)])
-    codes[1:, JAW] = 0.2, 0.5, 0.1, 0.9
-    images = np.arange(len(codes), dtype=np.uint8)[:, None, None, None].repeat(8, 1)
-    drawn: list[Array] = []
+def test_a_second_tracker_has_figures_of_its_own() -> None:
+    """What it sees of mouth and eyes has names of its own, and a stricter bar for lids."""
+    puppet, own = Puppet(), posed(4, -3, 6)
+    figures = openings(own, puppet.draw, puppet.track, "attention: ")
+    assert figures["attention: jaw r"] == pytest.approx(1)
+    assert figures["attention: blink 0.5"] == pytest.approx(0.7)
+    assert all(name.startswith("attention: ") for name in figures)
+    table = summary([figures, figures | {"attention: blink 1": 0.6}])
+    assert table["photos: attention: blink 1 <= 0.5, %"] == 50
 
-    def draw(motion: Array) -> Array:
-        drawn.append(motion)
-        return np.full((8, 1, 1), 100, np.uint8)
 
-    def track(image: Array) -> Array:
-        ours = image[0, 0, 0] == 100
-        return shown(drawn[-1] if ours else codes[image[0, 0, 0]], 0.7 if ours else 0.9)
+def test_true_pictures_tell_the_trackers_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tracker's gains are those of the median true person, not of our frames; both have their
+    figures, by the same names."""
+    tracked: dict[str, float] = {}
+    people = iter([0.9, 0.8, 0.95])
 
-    seen = look(images, codes, 0, posed(), draw, track)
-    assert len(seen) == 3
-    assert seen[1].lips[0] == pytest.approx(lips_apart(shown(codes[2])))
-    gains, table = calibrate(seen)
-    assert gains == pytest.approx({"yaw": 0.9, "pitch": 0.9}, abs=0.03)
-    assert table["tracker: yaw gain, our frames"] == pytest.approx(0.7, abs=0.03)
-    assert table["tracker: lips' opening, our frames of true pictures"] == pytest.approx(1)
+    def render(gain: float) -> Callable[[Array], Array]:
+        def draw(motion: Array) -> Array:
+            tracked["gain"], seen["motion"] = gain, motion
+            return np.random.default_rng(0).integers(0, 255, (32, 32, 3)).astype(np.uint8)
+
+        return draw
+
+    seen: dict[str, Array] = {}
+    monkeypatch.setattr(
+        "vivant.export.train.evaluate_rendered.people",
+        lambda assets, count: [(posed(yaw=4), render(next(people))) for _ in range(count)],
+    )
+    monkeypatch.setattr(
+        evaluate_face,
+        "driver",
+        lambda encode, net, portrait: (None, torch.from_numpy(posed()), render(0.7)),
+    )
+    trackers = evaluate_face.Trackers(lambda photo: shown(seen["motion"], tracked["gain"]))
+    gains, table = evaluate_face.compared(Still(), Still(), Path("p"), 3, trackers)
+    assert gains == pytest.approx({"yaw": 0.9, "pitch": 0.9}, abs=1e-3)
+    assert table["our frames of these: yaw gain, mean"] == pytest.approx(0.7, abs=1e-3)
+    assert table["true pictures: jaw r, median"] == pytest.approx(1)
+    assert {k.split(": ", 1)[1] for k in table if k.startswith("true")} == {
+        k.split(": ", 1)[1] for k in table if k.startswith("our")
+    }
+
+
+@pytest.mark.parametrize("angle", [-40.0, 0.0, 25.0])
+def test_a_crop_lies_about_what_was_found(angle: float) -> None:
+    """The middle of the points' box is the middle of the crop, which is half as wide again, and
+    eyes lie level in it."""
+    turn = turns(np.array([0, 0, angle]))[:2, :2]
+    points = np.random.default_rng(5).uniform(-50, 50, (30, 2)) @ turn.T + [200, 180]
+    right, left = (np.array([x, 10.0]) @ turn.T + [200, 180] for x in (-30, 40))
+    region = _about(points, right, left)
+    box = points.max(0) - points.min(0)
+    assert 2 * region.half == pytest.approx(1.5 * box.max())
+    picture, cut = _cut(np.zeros((400, 400, 3), np.uint8), region, 192)
+    assert picture.shape == (192, 192, 3)
+    assert cut[:, :2] @ (points.min(0) + box / 2) + cut[:, 2] == pytest.approx([96, 96])
+    one, other = (cut[:, :2] @ eye + cut[:, 2] for eye in (right, left))
+    assert one[1] == pytest.approx(other[1])
+    assert other[0] - one[0] == pytest.approx(70 * 192 / (2 * region.half))
 
 
 def tallied(out: torch.Tensor, flow: torch.Tensor, yaw: float) -> dict[str, float]:
@@ -278,4 +313,4 @@ def test_wrong_folders_are_named(tmp_path: Path) -> None:
         evaluate_face.main(["--checkpoint", "none.pt", "--tracker", str(tmp_path / "no")])
     for folder, message in ((tmp_path / "no", "no folder of photos"), (tmp_path, "no photos")):
         with pytest.raises(UsageError, match=message):
-            evaluate_face.photographs(Still(), Still(), folder, None, {}, None)
+            evaluate_face.photographs(Still(), Still(), folder, evaluate_face.Trackers(), {}, None)

@@ -1,13 +1,15 @@
 """Evaluate the face networks: one table on held-out synthetic people and on real photos::
 
     python -m vivant.export.train.evaluate_face --checkpoint RUN/checkpoint.pt --data HELD_OUT
-        [--photos DIR] [--tracker DIR] [--sheets OUT] [--json]
+        [--photos DIR] [--tracker DIR] [--attention PYTHON] [--pack PACK] [--sheets OUT] [--json]
 
 Errors are stated at 512 pixels. A pooled PSNR is that of all pixels of a region in all frames
 together, a PSNR "mean of frames" the mean of each frame's own. ``--tracker`` is a folder with an
 independent face detector and mesh as ONNX files (see ``tracker.py``): with it, what is commanded
-of the photos is compared with what it sees, raw and, where ``--data`` tells them, divided by its
-own gains on true pictures.
+of the photos is compared with what it sees. ``--attention`` adds what a mesh sees that is sharper
+at lips and lids (see ``tracker_attention.py``). With ``--pack``, the generator's assets, both look
+at true pictures of synthetic people who do the same, and at our frames of those people: that is
+the trackers' own part of every figure, and their gains, by which turns are divided.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import json
 import sys
 from collections import defaultdict
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -34,18 +37,19 @@ from vivant.export.nets.warp import composite, resize, sample
 from vivant.export.synth.people.classes import FACE, HAIR, WORN
 from vivant.export.train.evaluate_tracked import (
     Draw,
-    calibrate,
+    gains_of,
     judge,
-    look,
     measure,
+    openings,
     summary,
 )
 from vivant.export.train.face import example_inputs, load_face
 from vivant.export.train.face_data import NONE, collate, load_person, make_sample, shards, to_device
 from vivant.export.train.face_loss import FRAME, Regions, among, end_point
-from vivant.export.train.face_pose import about_neck, as_seen, find_scene
+from vivant.export.train.face_pose import about_neck
 from vivant.export.train.face_sheet import write_png
 from vivant.export.train.tracker import Track, tracker
+from vivant.export.train.tracker_attention import attention
 
 WITH = "worn "
 """Errors of the face with what is worn or held: no part of it, and moved by nobody's code."""
@@ -90,6 +94,14 @@ def regions_of(batch: dict[str, Tensor], regions: Regions) -> dict[str, Tensor]:
     )
     masks = {"face": head, "head, all worn too,": worn, "mouth": mouth, "eyes": eyes}
     return {name: mask > 0.5 for name, mask in masks.items()}
+
+
+class Trackers(NamedTuple):
+    """Who looks at frames."""
+
+    plain: Track | None = None
+    sharper: Track | None = None
+    """At lips and lids."""
 
 
 class Tally:
@@ -259,33 +271,43 @@ def animate(
     return frames, figures
 
 
-def calibrated(
-    encode: Encode, render: Render, files: list[Path], track: Track
+def observed(
+    photo: np.ndarray, own: np.ndarray, draw: Draw, tracks: Trackers, gains: dict[str, float]
+) -> dict[str, float]:
+    """Everything that trackers say of a portrait (512, 512, 3) u8 with its own code (63,)."""
+    plain, sharper = tracks
+    figures: dict[str, float] = {}
+    if plain is not None:
+        figures |= measure(photo, own, draw, plain)
+        figures |= judge(figures, own, gains)
+    if sharper is not None:
+        figures |= openings(own, draw, sharper, "attention: ")
+    return figures
+
+
+def compared(
+    encode: Encode, render: Render, assets: Path, count: int, tracks: Trackers
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """The tracker's gains, and its view of held-out persons' true pictures and of our frames."""
-    seen = []
-    for k, path in enumerate(files):
-        print(f"tracking person {k + 1} of {len(files)}", file=sys.stderr)
-        person = portrait_pairs(load_person(path))
-        source = int(person["pairs"][0, 1])
-        scene = find_scene(person["keypoints"], person["motion"])
-        codes, _ = as_seen(scene, person["keypoints"], person["motion"], source)
-        away = torch.from_numpy(scene.away.astype(np.float32)).expand(len(codes), -1)
-        # A stream's code knows nothing of where a person's neck is.
-        codes = about_neck(torch.from_numpy(codes), away).numpy()
-        images = np.stack([cv2.resize(frame, (FRAME, FRAME)) for frame in person["image"]])
-        _, own, draw = driver(encode, render, images[source])
-        seen += look(images, codes, source, own.numpy(), draw, track)
-    if not seen:
-        raise UsageError("the tracker finds no faces", expected="MediaPipe's models")
-    return calibrate(seen)
+    """The plain tracker's gains, and a table of what trackers say of true pictures of ``count``
+    people who do as told, and of our frames of the same people and commands."""
+    from vivant.export.train.evaluate_rendered import people
+
+    true, ours = [], []
+    for k, (code, truth) in enumerate(people(assets, count)):
+        print(f"rendered person {k + 1} of {count}", file=sys.stderr)
+        portrait = truth(code)
+        true.append(observed(portrait, code, truth, tracks, {}))
+        _, own, draw = driver(encode, render, portrait)
+        ours.append(observed(portrait, own.numpy(), draw, tracks, {}))
+    table = summary(true, "true pictures") | summary(ours, "our frames of these")
+    return gains_of(true) if tracks.plain is not None else {}, table
 
 
 def photographs(
     encode: Encode,
     render: Render,
     folder: Path,
-    track: Track | None,
+    tracks: Trackers,
     gains: dict[str, float],
     sheets: Path | None,
 ) -> dict[str, dict[str, float]]:
@@ -301,11 +323,7 @@ def photographs(
         portrait = aligned(path)
         points, own, draw = driver(encode, render, portrait)
         frames, figures = animate(portrait, points, own, draw)
-        if track is not None:
-            code = own.numpy()
-            figures |= measure(portrait, code, draw, track)
-            figures |= judge(figures, code, gains)
-        rows[path.name] = figures
+        rows[path.name] = figures | observed(portrait, own.numpy(), draw, tracks, gains)
         if sheets is not None:
             sheets.mkdir(parents=True, exist_ok=True)
             write_png(sheets / f"{path.stem}.png", sheet(frames))
@@ -333,11 +351,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--persons", type=int, default=40, help="at most so many persons")
     parser.add_argument("--photos", help="folder of aligned portraits")
     parser.add_argument("--tracker", help="folder of an independent tracker's ONNX files")
+    parser.add_argument("--attention", help="a Python with mediapipe==0.10.21, sharper at lids")
+    parser.add_argument("--pack", help="the generator's assets: trackers see true pictures too")
+    parser.add_argument("--rendered", type=int, default=16, help="people rendered for --pack")
     parser.add_argument("--sheets", help="folder for the photos' animation sheets")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args(arguments)
-    track = tracker(Path(options.tracker)) if options.tracker else None
+    tracks = Trackers(
+        tracker(Path(options.tracker)) if options.tracker else None,
+        attention(options.attention) if options.attention else None,
+    )
     gains: dict[str, float] = {}
     encode, render = load_face(options.checkpoint)
     table: dict[str, float] = {
@@ -350,13 +374,13 @@ def main(arguments: list[str] | None = None) -> None:
         if not files:
             raise UsageError("no held-out persons", expected="person_1*.npz", got=options.data)
         table |= held_out(encode, render, files, options.seed)
-        if track is not None:
-            gains, seen = calibrated(encode, render, files, track)
-            table |= seen
+    if options.pack and any(tracks):
+        gains, seen = compared(encode, render, Path(options.pack), options.rendered, tracks)
+        table |= seen
     rows: dict[str, dict[str, float]] = {}
     if options.photos:
         sheets = Path(options.sheets) if options.sheets else None
-        rows = photographs(encode, render, Path(options.photos), track, gains, sheets)
+        rows = photographs(encode, render, Path(options.photos), tracks, gains, sheets)
         table |= summary(rows.values())
     if options.json:
         table |= {f"{photo}: {k}": value for photo, row in rows.items() for k, value in row.items()}

@@ -3,7 +3,8 @@
 A portrait is driven by one command at a time and tracked in every frame anew. Turns are told
 between a frame and the portrait's own frame, by a rigid fit of what expression does not move, and
 stated like the command: as degrees of yaw and pitch beside the portrait's own pose. A tracker errs
-too: ``calibrate`` lets it look at true pictures of the same motion, and so tells its own part.
+too: measured in the same way, true pictures of people who do as told tell its own part
+(``evaluate_rendered.py``).
 """
 
 from __future__ import annotations
@@ -47,8 +48,10 @@ AXES = {"yaw": "headYaw", "pitch": "headPitch"}
 NEAR = {"headYaw": 1.5, "jawOpen": 0.03}
 """A change that all but rests: every pixel of the head is drawn anew, and hardly stirs."""
 CLOSED = 0.75
-"""Opening of the lids, of the open eye's, up to which the tracker sees it closed: on true renders
-of a full blink it says .59 to .74, as its mesh has thick lids, and .72 to .91 of half a blink."""
+"""Opening of the lids, of the open eye's, up to which the plain mesh sees it closed: on true
+renders of a full blink it says .57 to .77, as its mesh has thick lids, and .81 of half a blink."""
+HALF = 0.5
+"""The same of the mesh with attention: of people in videos who blink it says .12 to .40."""
 REACH = 20.0
 """Yaw and pitch up to which turns are judged, degrees: of true renders that turn on beyond, the
 tracker sees but half."""
@@ -75,6 +78,8 @@ BARS = {
     "gradient energy": Bar(0.9, True),
     "jaw r": Bar(0.95, True),
     "blink 1": Bar(CLOSED, False),
+    "attention: jaw r": Bar(0.95, True),
+    "attention: blink 1": Bar(HALF, False),
     "yaw error": Bar(WITHIN, False),
     "pitch error": Bar(WITHIN, False),
     "yaw error / gain": Bar(WITHIN, False),
@@ -131,14 +136,36 @@ def correlation(told: Sequence[float], seen: Sequence[float]) -> float:
     return float(np.corrcoef(told, seen)[0, 1]) if np.ptp(seen) != 0 else 0.0
 
 
+def openings(own: Array, draw: Draw, track: Track, name: str = "") -> dict[str, float]:
+    """How a portrait with its own code (63,) opens mouth and eyes, as ``draw`` moves it.
+
+    ``jaw r``, command against opening; ``lips 0`` and ``lips 0.8``, their opening at these jaws,
+    of the distance between the eyes; ``blink 0.5`` and ``blink 1``, the wider eye's opening, of the
+    open eye's; each name behind ``name``. What hangs on frames without a face is not a number.
+    """
+
+    def seen(change: Mapping[str, float]) -> Array:
+        mesh = track(draw(gesture(own, change)))
+        return np.full((VERTICES, 3), np.nan, np.float32) if mesh is None else mesh
+
+    def to(value: float, *names: str) -> dict[str, float]:
+        return {name: value - float(own[INDEX[name]]) for name in names}
+
+    lips = [lips_apart(seen({**SHUT, **to(jaw, "jawOpen")})) for jaw in JAWS]
+    figures = {"jaw r": correlation(JAWS, lips)}
+    figures |= {f"lips {jaw:g}": lips[k] for k, jaw in ((0, JAWS[0]), (-1, JAWS[-1]))}
+    lids = [lids_apart(seen(to(blink, "eyeBlinkLeft", "eyeBlinkRight"))) for blink in BLINKS]
+    for blink, opening in zip(BLINKS[1:], lids[1:], strict=True):
+        figures[f"blink {blink:g}"] = float((opening / lids[0]).max())
+    return {name + key: value for key, value in figures.items()}
+
+
 def measure(photo: Array, own: Array, draw: Draw, track: Track) -> dict[str, float]:
     """Figures of one aligned portrait (H, W, 3) u8 with its own code (63,), as ``draw`` moves it.
 
     ``sharpness``, mean gradient near rest, and ``gradient energy``, its mean square, which grain
-    and noise rule, of the photo's; ``jaw r``, command against opening; ``lips 0`` and
-    ``lips 0.8``, their opening at these jaws, of the distance between the eyes; ``blink 0.5`` and
-    ``blink 1``, the wider eye's opening, of the open eye's; ``yaw -15`` and so on, degrees seen.
-    What hangs on frames in which the tracker finds no face is not a number.
+    and noise rule, of the photo's; its ``openings``; ``yaw -15`` and so on, degrees seen. What
+    hangs on frames in which the tracker finds no face is not a number.
     """
 
     def driven(change: Mapping[str, float]) -> Array:
@@ -148,23 +175,20 @@ def measure(photo: Array, own: Array, draw: Draw, track: Track) -> dict[str, flo
         mesh = track(driven(change))
         return np.full((VERTICES, 3), np.nan, np.float32) if mesh is None else mesh
 
-    def to(value: float, *names: str) -> dict[str, float]:
-        return {name: value - float(own[INDEX[name]]) for name in names}
-
     sharp = gradients(driven(NEAR)) / gradients(photo)
     figures = {"sharpness": float(sharp[0]), "gradient energy": float(sharp[1])}
-    lips = [lips_apart(seen({**SHUT, **to(jaw, "jawOpen")})) for jaw in JAWS]
-    figures["jaw r"] = correlation(JAWS, lips)
-    figures |= {f"lips {jaw:g}": lips[k] for k, jaw in ((0, JAWS[0]), (-1, JAWS[-1]))}
-    lids = [lids_apart(seen(to(blink, "eyeBlinkLeft", "eyeBlinkRight"))) for blink in BLINKS]
-    for blink, opening in zip(BLINKS[1:], lids[1:], strict=True):
-        figures[f"blink {blink:g}"] = float((opening / lids[0]).max())
+    figures |= openings(own, draw, track)
     still = seen({})
     for k, (axis, name) in enumerate(AXES.items()):
         for told in TURNS:
             turn = turn_between(still, seen({name: told}))
             figures[f"{axis} {told:+g}"] = float(pose_beside(own[57:60], turn)[k])
     return figures
+
+
+def within_reach(own: Array, name: str) -> list[float]:
+    """Of ``TURNS`` about the axis of ``name``, those of a portrait's code (63,) that are judged."""
+    return [told for told in TURNS if abs(told + own[INDEX[name]]) <= REACH]
 
 
 def judge(figures: Mapping[str, float], own: Array, gains: Mapping[str, float]) -> dict[str, float]:
@@ -176,7 +200,7 @@ def judge(figures: Mapping[str, float], own: Array, gains: Mapping[str, float]) 
     """
     out = {}
     for axis, name in AXES.items():
-        told = np.array([t for t in TURNS if abs(t + own[INDEX[name]]) <= REACH])
+        told = np.array(within_reach(own, name))
         seen = np.array([figures[f"{axis} {t:+g}"] for t in told])
         any_told = len(told) > 0
         out[f"{axis} gain"] = slope(told, seen) if any_told else np.nan
@@ -189,15 +213,20 @@ def judge(figures: Mapping[str, float], own: Array, gains: Mapping[str, float]) 
     return out
 
 
+def gains_of(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """A tracker's gain by axis: the median of its gains on pictures that are true."""
+    rows = list(rows)
+    return {axis: float(np.nanmedian([row[f"{axis} gain"] for row in rows])) for axis in AXES}
+
+
 def slope(told: Array, seen: Array) -> float:
     """Least-squares slope, through zero, of what is seen over what is told."""
     return float(told @ seen / (told @ told))
 
 
-def summary(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """Median, worst and share within ``BARS`` of the photos' figures, means of the others'.
-
-    A figure that is not a number misses its bar and is left out of the rest.
+def summary(rows: Iterable[Mapping[str, float]], of: str = "photos") -> dict[str, float]:
+    """Median, worst and share within ``BARS`` of the figures of what ``of`` names, means of the
+    others. A figure that is not a number misses its bar and is left out of the rest.
     """
     rows = list(rows)
     out = {}
@@ -206,70 +235,11 @@ def summary(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:
         known = values[~np.isnan(values)]
         bar = BARS.get(name)
         if len(known) and bar is None:
-            out[f"photos: {name}, mean"] = float(known.mean())
+            out[f"{of}: {name}, mean"] = float(known.mean())
         elif len(known) and bar is not None:
-            out[f"photos: {name}, median"] = float(np.median(known))
-            out[f"photos: {name}, worst"] = float(known.min() if bar.least else known.max())
+            out[f"{of}: {name}, median"] = float(np.median(known))
+            out[f"{of}: {name}, worst"] = float(known.min() if bar.least else known.max())
         if bar is not None:
             sign = ">=" if bar.least else "<="
-            out[f"photos: {name} {sign} {bar.value:g}, %"] = 100 * float(bar.met(values).mean())
+            out[f"{of}: {name} {sign} {bar.value:g}, %"] = 100 * float(bar.met(values).mean())
     return out
-
-
-class Seen(NamedTuple):
-    """A person's turned picture and our frame of the same motion, as the tracker sees them."""
-
-    told: Array
-    """(3,) yaw, pitch and roll from the source picture, degrees."""
-    true: Array
-    """(3,) what the tracker sees of it in the true picture."""
-    ours: Array
-    """(3,) and in our frame."""
-    lips: tuple[float, float]
-    """Opening of the lips in the true picture and in our frame."""
-
-
-def look(
-    images: Array, codes: Array, source: int, own: Array, draw: Draw, track: Track
-) -> list[Seen]:
-    """A person's true pictures (F, H, W, 3) u8 of known codes (F, 63), and our frames of the same.
-
-    ``draw`` moves picture ``source``, whose estimated code is ``own``.
-    """
-    within = np.abs(codes[:, 57:59]).max(1) <= REACH
-    chosen = [k for k in np.flatnonzero(within) if k != source and within[source]]
-    still, drawn = track(images[source]), track(draw(own))
-    out = []
-    for k in chosen:
-        true, ours = track(images[k]), track(draw(own + codes[k] - codes[source]))
-        if still is None or drawn is None or true is None or ours is None:
-            continue
-        start = codes[source, 57:60]
-        out.append(
-            Seen(
-                told=codes[k, 57:60] - start,
-                true=pose_beside(start, turn_between(still, true)),
-                ours=pose_beside(start, turn_between(drawn, ours)),
-                lips=(lips_apart(true), lips_apart(ours)),
-            )
-        )
-    return out
-
-
-def calibrate(seen: Sequence[Seen]) -> tuple[dict[str, float], dict[str, float]]:
-    """The tracker's gains by axis, and a table of what it sees in true pictures and in ours."""
-    table = {}
-    gains: dict[str, float] = {}
-    told, true, ours = (np.array([getattr(s, name) for s in seen]) for name in Seen._fields[:3])
-    for k, axis in enumerate(AXES):
-        for name, turned in (("true pictures", true), ("our frames", ours)):
-            error = np.abs(turned[:, k] - told[:, k])
-            table[f"tracker: {axis} gain, {name}"] = slope(told[:, k], turned[:, k])
-            table[f"tracker: {axis} within {WITHIN:g} deg, {name}, %"] = 100 * float(
-                (error <= WITHIN).mean()
-            )
-        gains[axis] = table[f"tracker: {axis} gain, true pictures"]
-    one, other = np.array([s.lips for s in seen]).T
-    table["tracker: lips' opening, our frames of true pictures"] = slope(one, other)
-    table["tracker: lips' opening, our frames and true pictures, r"] = correlation(one, other)
-    return gains, table

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
@@ -25,8 +25,25 @@ Track = Callable[[Array], Array | None]
 right and y down, pixels of the photo, and z toward the camera in the same scale."""
 
 VERTICES = 468
-ROUNDS = 2
-"""Times that the mesh is found: in the detector's crop, then in the one that it asks for itself."""
+RIGHT, LEFT = 33, 263
+"""Outer corners of the eyes."""
+ROUNDS = 3
+"""Times that the mesh is found: in the crop about the detector's box, then, as MediaPipe does in a
+video, in the one about the mesh itself."""
+CROP = 1.5
+"""Side of a crop, of the longer side of the box that it is about, as in MediaPipe's graphs
+(``face_detection_front_detection_to_roi``, ``face_landmark_landmarks_to_roi``)."""
+
+
+class Region(NamedTuple):
+    """A square of a photo."""
+
+    middle: Array
+    """(2,) pixels."""
+    half: float
+    """Half its side, pixels."""
+    angle: float
+    """By which it is turned, degrees clockwise."""
 
 
 def tracker(folder: Path) -> Track:
@@ -43,8 +60,8 @@ def tracker(folder: Path) -> Track:
         ]
     )
 
-    def detect(photo: Array) -> Array | None:
-        """Right and left eye, nose, mouth and ears of the likeliest face, (6, 2) pixels."""
+    def detect(photo: Array) -> Region | None:
+        """Where the likeliest face is."""
         height, width = photo.shape[:2]
         half = max(height, width) / 2
         middle = np.array([width / 2, height / 2])
@@ -53,29 +70,28 @@ def tracker(folder: Path) -> Track:
             for dx in (-1, 0, 1) if zoom < 1 else (0,):
                 for dy in (-1, 0, 1) if zoom < 1 else (0,):
                     at = middle + np.array([dx, dy]) * half * (1 - zoom)
-                    image, turn = _cut(photo, at, half * zoom, 0, 128)
+                    image, turn = _cut(photo, Region(at, half * zoom, 0), 128)
                     feed = image[None] / np.float32(127.5) - 1
                     boxes, scores = detector.run(None, {"input": feed})
                     k = int(scores[0, :, 0].argmax())
-                    points = boxes[0, k, 4:].reshape(6, 2) / 128 + anchors[k]
                     if best is None or scores[0, k, 0] > best[0]:
+                        # Two corners of the box, then the right and the left eye.
+                        box, eyes = boxes[0, k, :4].reshape(2, 2), boxes[0, k, 4:8].reshape(2, 2)
+                        corners = box[0] + np.array([[-0.5], [0.5]]) * box[1]
+                        points = np.concatenate([corners, eyes]) + anchors[k] * 128
                         back = cv2.invertAffineTransform(turn)
-                        best = scores[0, k, 0], points * 128 @ back[:, :2].T + back[:, 2]
-        return None if best is None or best[0] < 0 else best[1]
+                        best = scores[0, k, 0], points @ back[:, :2].T + back[:, 2]
+        return None if best is None or best[0] < 0 else _about(best[1][:2], *best[1][2:])
 
     def run(photo: Array) -> Array | None:
-        six = detect(photo)
-        if six is None:
+        region = detect(photo)
+        if region is None:
             return None
         for _ in range(ROUNDS):
-            across = six[1] - six[0]
-            angle = math.degrees(math.atan2(across[1], across[0]))
-            half = 2.3 * float(np.linalg.norm(across))
-            crop, turn = _cut(photo, six[:4].mean(0), half, angle, 192)
+            crop, turn = _cut(photo, region, 192)
             points, _ = mesh.run(None, {"input_1": crop[None] / np.float32(255)})
             vertices = uncut(points.reshape(VERTICES, 3), turn)
-            eyes_nose_mouth = ([33, 133], [362, 263], [1], [13, 14])
-            six = np.stack([vertices[v, :2].mean(0) for v in eyes_nose_mouth])
+            region = _about(vertices[:, :2], vertices[RIGHT, :2], vertices[LEFT, :2])
         return vertices + np.array([0.5, 0.5, 0], np.float32)
 
     return run
@@ -105,8 +121,16 @@ def _session(folder: Path, name: str) -> InferenceSession:
     return onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
 
 
-def _cut(photo: Array, middle: Array, half: float, angle: float, size: int) -> tuple[Array, Array]:
-    """A square about ``middle``, turned back by ``angle`` degrees, and its transform (2, 3)."""
-    turn = cv2.getRotationMatrix2D(middle.tolist(), angle, size / (2 * half))
-    turn[:, 2] = turn[:, 2] + size / 2 - middle
+def _about(points: Array, right: Array, left: Array) -> Region:
+    """The crop about the upright box of ``points`` (N, 2), turned as the eyes (2,) are."""
+    low, high = points.min(0), points.max(0)
+    across = left - right
+    angle = math.degrees(math.atan2(across[1], across[0]))
+    return Region((low + high) / 2, CROP / 2 * float((high - low).max()), angle)
+
+
+def _cut(photo: Array, region: Region, size: int) -> tuple[Array, Array]:
+    """A region as a picture of ``size`` pixels a side, and its transform (2, 3)."""
+    turn = cv2.getRotationMatrix2D(region.middle.tolist(), region.angle, size / (2 * region.half))
+    turn[:, 2] = turn[:, 2] + size / 2 - region.middle
     return cv2.warpAffine(photo, turn, (size, size), flags=cv2.INTER_AREA), turn

@@ -1,0 +1,50 @@
+"""True pictures for ``evaluate_face``: synthetic people who do exactly what photos are told to.
+
+A tracker errs, most of all at lids and in turns, so a figure of it means little without what it
+says of pictures in which a person surely did as told. People whom nobody trained on are rendered
+in every pose that ``evaluate_tracked.measure`` commands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from vivant.export.synth.people import motions, pack
+from vivant.export.synth.people.flow import to_bytes
+from vivant.export.synth.people.render import reduced, render
+from vivant.export.synth.people.sample import Traits
+from vivant.export.synth.people.shard import HELD_OUT, make_scene, render_size
+from vivant.export.train.evaluate_tracked import Draw
+
+Array = np.ndarray
+SIZE = 512
+"""Side of the pictures."""
+
+
+def bare(traits: Traits) -> bool:
+    """Whether nothing hides a person's eyes and lips, as a hand or sunglasses would."""
+    return traits.held is None and not (traits.glasses and traits.glasses.dark)
+
+
+def people(
+    assets: Path, count: int, start: int = HELD_OUT, seed: int = 0
+) -> Iterator[tuple[Array, Draw]]:
+    """The first ``count`` bare people from number ``start`` of the pack ``assets``, each as its
+    portrait's code (63,) and what renders it in any motion, (512, 512, 3) u8."""
+    source = pack.load(assets)
+    number = start
+    while count:
+        scene, rng = make_scene(source, number, seed, render_size(SIZE))
+        number += 1
+        if not bare(scene.person.traits):
+            continue
+        count -= 1
+        code = motions.sample_motion(rng, scene.person.traits, True)
+
+        def draw(motion: Array, scene=scene) -> Array:  # type: ignore[no-untyped-def]
+            return to_bytes(reduced(render(scene, scene.person.pose(motion)).image, SIZE))
+
+        yield code, draw
