@@ -11,18 +11,19 @@ from torch import Tensor
 
 from vivant.export.nets.encode import PRIOR
 from vivant.export.nets.lids import (
+    ABOVE,
+    BELOW,
     CREASE,
     HEM,
     INK,
     LASHES,
-    UNDER,
     Lids,
     arc,
-    cheek,
+    beside,
     fallen,
     follow_rims,
     lid_cover,
-    mean_over,
+    skin_of,
 )
 from vivant.export.nets.render import Render
 
@@ -32,6 +33,8 @@ ROWS = RAMP[None, None, :, None]
 HALF = torch.full((1, 1, 1, 1), 0.06)
 SKIN, HEAD = (torch.full((1, 2, SIZE, SIZE), v) for v in (0.003, 0.001))
 AHEAD = torch.zeros(1, 2, 1, 1)
+FREE = torch.zeros(1, 1, 1, 1)
+"""No share of the way to shut lids is told."""
 
 
 def rims(upper: float, lower: float) -> Tensor:
@@ -43,7 +46,7 @@ def source(now: Tensor, was: Tensor) -> Tensor:
     """The height in the photo that each row of the middle column shows, half windows, in a head
     that rests."""
     still = torch.zeros(1, 2, SIZE, SIZE)
-    flow, _ = follow_rims(fallen(now, was), was, ROWS, HALF, (still, still), AHEAD)
+    flow, _ = follow_rims(fallen(now, was, FREE), was, ROWS, HALF, (still, still), AHEAD)
     return RAMP + flow[0, 1, :, SIZE // 2] / HALF[0, 0, 0, 0]
 
 
@@ -93,6 +96,21 @@ def test_lids_stop_where_they_meet() -> None:
     assert not ((shown > -0.15) & (shown < 0.08)).any()
 
 
+@pytest.mark.parametrize("told", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("raised", [-0.1, 0.0, 0.2])
+def test_large_eyes_are_shut_as_far_as_told(told: float, raised: float) -> None:
+    """However little a generic lid falls, the share of the opening that is told is gone, most of it
+    by the upper lid, and told all, lids that are raised meanwhile meet too; where lids fall further
+    by themselves, nothing is added."""
+    was, now = rims(-0.5, 0.5), rims(-0.5 + raised, 0.5)
+    upper, lower = fallen(now, was, FREE + told)[0, :, 0, 0].tolist()
+    least = raised if raised < 0 and told < 1 else max(told, raised)
+    assert least - 1e-5 <= 1 - (lower - upper) <= max(told, raised) + 1e-5
+    assert 0.5 - lower <= 0.2 * told
+    if raised >= told or told == 0:
+        torch.testing.assert_close(fallen(now, was, FREE + told), now)
+
+
 EVERYWHERE = torch.ones(1, 1, 1, SIZE)
 
 
@@ -100,7 +118,7 @@ def test_a_lid_at_rest_is_the_photos() -> None:
     """Nothing is painted over lids that have not fallen, nor over those that are raised."""
     was = rims(-0.4, 0.3)
     for raised in (0.0, 0.2):
-        cover = lid_cover(fallen(rims(-0.4 - raised, 0.3), was), was, ROWS, EVERYWHERE)
+        cover = lid_cover(fallen(rims(-0.4 - raised, 0.3), was, FREE), was, ROWS, EVERYWHERE)
         assert (cover == 0).all()
 
 
@@ -109,7 +127,7 @@ def test_a_fallen_lid_is_new_down_to_its_lashes(fall: float) -> None:
     """From where the photo's lashes were to the rim the lid is new, above its crease the photo's,
     and its lashes lie along the rim, between the corners alone."""
     was = rims(-0.4, 0.3)
-    now = fallen(rims(-0.4 + fall, 0.3), was)
+    now = fallen(rims(-0.4 + fall, 0.3), was, FREE)
     between = EVERYWHERE * (RAMP.abs() < 0.5)
     sheet, lashes = lid_cover(now, was, ROWS, between)[0]
     rim = -0.4 + fall
@@ -124,14 +142,26 @@ def test_a_fallen_lid_is_new_down_to_its_lashes(fall: float) -> None:
 
 
 def test_a_lid_has_the_colour_of_the_face() -> None:
-    """Told nothing, a lid is as the cheek below the eye, and its lashes are dark; its own look is a
-    share of that colour."""
-    was = rims(-0.4, 0.3)
+    """Told nothing, a lid is as the skin just above and below the eye, whatever the eye, the cheek
+    and what lies beside its corners are, and its lashes are dark; its own look is a share of that
+    colour."""
+    was, between = rims(-0.4, 0.3), EVERYWHERE * (RAMP.abs() < 0.5)
     picture = torch.rand(1, 3, SIZE, SIZE)
-    tone = torch.tensor([0.5, 0.4, 0.3])[:, None, None]
-    picture[:, :, RAMP > 0.3 + UNDER] = tone
-    skin = mean_over(picture, cheek(was, ROWS))
-    torch.testing.assert_close(skin[0], tone, atol=2e-3, rtol=0)
+    tone = torch.tensor([0.5, 0.4, 0.3])[:, None]
+    above = (-0.4 - ABOVE[0] > RAMP) & (-0.4 - ABOVE[1] < RAMP)
+    below = (0.3 + BELOW[0] < RAMP) & (0.3 + BELOW[1] > RAMP)
+    for rows, shade in ((above, 0.8), (below, 1.2)):
+        at = rows[:, None] & (RAMP.abs() < 0.5)
+        picture[:, :, at] = shade * tone
+    skin = skin_of(picture, beside(was, ROWS, between))
+    tone = tone[..., None]
+    brow = picture.clone()
+    brow[:, :, above & (-0.4 - ABOVE[0] - 0.1 > RAMP)] = 0.05
+    assert (skin_of(brow, beside(was, ROWS, between)) > 0.95 * skin).all(), "no skin, and left out"
+    assert ((skin[0] > 0.9 * tone) & (skin[0] < 1.1 * tone)).all()
+    picture[:, :, below] = picture[:, :, above][:, :, :1]
+    assert (skin_of(picture, beside(was, ROWS, between)) < skin).all()
+    skin = tone[None]
     lids = Lids(8, SIZE)
     cover = torch.rand(1, 2, SIZE, SIZE)
     with torch.no_grad():
@@ -153,7 +183,7 @@ def test_a_gaze_moves_the_eye_and_no_corner() -> None:
     lens = 0.35 * (1 - (RAMP / 0.7) ** 2).clamp_min(0)[None, None, None]
     was = torch.cat([-lens, lens], 1)
     gaze = torch.tensor([0.01, -0.012])[None, :, None, None]
-    flow, eye = follow_rims(fallen(0.9 * was, was), was, ROWS, HALF, (HEAD, HEAD), gaze)
+    flow, eye = follow_rims(fallen(0.9 * was, was, FREE), was, ROWS, HALF, (HEAD, HEAD), gaze)
     middle, corner = flow[0, :, :, SIZE // 2], flow[0, :, SIZE // 2, 11]
     torch.testing.assert_close(middle[:, 34], HEAD[0, :, 34, 0] + gaze[0, :, 0, 0])
     assert abs(corner[0] - HEAD[0, 0, 0, 0]) < 0.3 * gaze[0, 0]
@@ -166,7 +196,9 @@ def test_a_gaze_moves_the_eye_and_no_corner() -> None:
 def test_lids_that_open_wider_draw_the_eye_out() -> None:
     """What the photo shows of an eye fills a larger opening as skin's flow stretches it."""
     was = rims(-0.2, 0.2)
-    flow, eye = follow_rims(fallen(rims(-0.5, 0.4), was), was, ROWS, HALF, (SKIN, HEAD), AHEAD)
+    flow, eye = follow_rims(
+        fallen(rims(-0.5, 0.4), was, FREE), was, ROWS, HALF, (SKIN, HEAD), AHEAD
+    )
     inside = (RAMP > -0.38) & (RAMP < 0.28)
     torch.testing.assert_close(flow[:, :, inside], SKIN[:, :, inside])
     assert (eye == 0).all(), "nor is that left as it is"
@@ -203,6 +235,26 @@ def test_a_blink_hides_the_eye(side: int, roll: float) -> None:
     assert red[0] > 80, red
     assert 0.2 * red[0] < red[1] < 0.8 * red[0]
     assert red[2] < 0.1 * red[0]
+
+
+@pytest.mark.parametrize("side", [1, 2])
+def test_a_full_blink_shuts_an_eye_however_wide(side: int) -> None:
+    """Half of the way from the photo's own lids is half, and all of it all, also of lids that droop
+    in the photo; lids that open are told no way, and those that seem shut a small one."""
+    render = Render(8)
+    names = ("eyeBlinkRight", "eyeBlinkLeft")
+
+    def told(own: float, driven: float) -> float:
+        source, code = (motion(**{names[side - 1]: blink}) for blink in (own, driven))
+        posed = render.poser(keypoints(motion()), source, code)
+        shut = render.windows(posed, code, (code - source) / render.scale)[side][1].shut
+        return float(shut)
+
+    assert told(0.0, 0.5) == pytest.approx(0.5)
+    assert told(0.0, 1.0) == pytest.approx(1)
+    assert told(0.4, 0.7) == pytest.approx(0.5)
+    assert told(0.4, 0.1) == 0
+    assert told(0.98, 1.0) < 0.2
 
 
 RED, GREEN = (torch.tensor(c)[None, :, None, None] for c in ([1.0, 0, 0], [0, 1.0, 0]))

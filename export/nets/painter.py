@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from vivant.export.nets.encode import PRIOR
 from vivant.export.nets.layers import SLOPE, Pack, Steered, conv, films, quiet, upsample
-from vivant.export.nets.lids import Lids, arc, cheek, fallen, follow_rims, lid_cover, mean_over
+from vivant.export.nets.lids import Lids, arc, beside, fallen, follow_rims, lid_cover, skin_of
 from vivant.export.nets.pose import Posed, Poser, load_rig
 from vivant.export.nets.teeth import Rows, Teeth, photographed
 from vivant.export.nets.warp import centres, grid_at, planes, sample_grid
@@ -119,6 +119,8 @@ class Window(NamedTuple):
     """(B, 1) -1 when mirrored."""
     pupil: Tensor | None = None
     """(1, K) picks the pupil of an eye."""
+    shut: Tensor | None = None
+    """(B, 1) share of the way from the photo's lids to shut ones that an eye is told to go."""
 
 
 class Mouth(NamedTuple):
@@ -138,8 +140,8 @@ class Eye(NamedTuple):
     """(B, 1, n, n) where it is as the photo shows it."""
     cover: Tensor
     """(B, 2, n, n) where a fallen lid lies, and its lashes."""
-    under: Tensor
-    """(1 or B, 1, n, n) where there is skin below it."""
+    skin: Tensor
+    """(B, 1, n, n) where there is skin beside it."""
 
 
 class Shot(NamedTuple):
@@ -277,7 +279,7 @@ class Painter(nn.Module):
         if self.lids is not None and eye is not None:
             # A half-transparent lid is worse than a soft one: what is painted at all is covered.
             weight = weight * (2 - weight)
-            layers = [(eye.seen, moving), *self.lids(eye.cover, x1, mean_over(rigid, eye.under))]
+            layers = [(eye.seen, moving), *self.lids(eye.cover, x1, skin_of(rigid, eye.skin))]
         for over, look in layers:
             weight, colour = weight + over * (1 - weight), colour + over * (look - colour)
         weight = weight * self.taper
@@ -314,14 +316,15 @@ class Painter(nn.Module):
         heights = self.ramp.transpose(0, 1)[None, None]
         edges, moving = self.edges(lines), first.flow
         mouth = eye = None
-        if window.pupil is not None:
-            lines = fallen(lines, was)
+        if window.pupil is not None and window.shut is not None:
+            lines = fallen(lines, was, window.shut[:, :, None, None])
             gaze = torch.matmul(window.pupil, posed.still - posed.points)[..., :2].transpose(1, 2)
             flows = first.flow, first.rigid
             half = posed.size[..., None] * self.radius
             moving, seen = follow_rims(lines, was, heights, half, flows, gaze[..., None])
-            cover = lid_cover(lines, was, heights, self.between(posed, window))
-            eye = Eye(seen, cover, cheek(was, heights))
+            between = self.between(posed, window)
+            cover = lid_cover(lines, was, heights, between)
+            eye = Eye(seen, cover, beside(was, heights, between))
         if self.teeth is not None:
             below, above = torch.clamp(edges * WITHIN + 0.5, 0, 1).split(1, 1)
             inside = below * above

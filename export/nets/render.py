@@ -53,6 +53,8 @@ CELLS = 32
 FAINT = 0.5
 """Light is painted as if it were stronger by this share of the frame's mean, and fainter for it:
 else its colour would jump where more light turns into less, and reduced precision with it."""
+DROOPING = 0.15
+"""Least way to shut lids, in ``eyeBlink``: of lids that all but seem shut the rest is no share."""
 THIN = 5e-3
 """Weight of paint below which its colour need not be exact: rounding would make noise of it."""
 
@@ -290,8 +292,15 @@ class Render(nn.Module):
         # batch: Intel's compiler refuses the maps of two on NPU 3720, and the codes of two, whose
         # parts are concatenated for ``predict`` too, on 5010.
         mirror_mix, mirror_rims, mirror_pupil = (pick[:, self.mirror] for pick in picks)
+        one, two = (self.shut(motion, change, name) for name in ("eyeBlinkRight", "eyeBlinkLeft"))
         return [
             (self.mouth, Window(self.mouth.mix, self.mouth.rims, code, mouth, side)),
-            (self.eye, Window(mix, rims, code, right, side, pupil)),
-            (self.eye, Window(mirror_mix, mirror_rims, other, left, -side, mirror_pupil)),
+            (self.eye, Window(mix, rims, code, right, side, pupil, one)),
+            (self.eye, Window(mirror_mix, mirror_rims, other, left, -side, mirror_pupil, two)),
         ]
+
+    def shut(self, motion: Tensor, change: Tensor, name: str) -> Tensor:
+        """Share (B, 1) of the way from the photo's lids to shut ones, which ``name`` tells."""
+        at = slice(latent.INDEX[name], latent.INDEX[name] + 1)
+        more = change[:, at] * self.scale[:, at]
+        return torch.clamp(more / torch.clamp(1 - motion[:, at] + more, DROOPING, 2.0), 0, 1)

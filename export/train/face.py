@@ -243,6 +243,7 @@ def train(options: argparse.Namespace) -> None:
     torch.manual_seed(options.seed + 1000 * rank + step)
     regions = Regions(device)
     sums: dict[str, float] = defaultdict(float)
+    summed = 0
     limit = options.minutes * 60
     begin = time.monotonic() - spent
     saved = time.monotonic()
@@ -270,13 +271,16 @@ def train(options: argparse.Namespace) -> None:
             for mean, value in zip(average.parameters(), face.parameters(), strict=True):
                 mean.lerp_(value, 1 - decay)
         for name, figure in result.log.items():
-            sums[name] += float(figure) / LOG_STEPS
+            sums[name] += float(figure)
+        summed += 1
         if rank == 0 and step % LOG_STEPS == 0:
-            row = {"step": float(step), "minutes": spent / 60, **sums}
+            means = {name: total / summed for name, total in sums.items()}
+            row = {"step": float(step), "minutes": spent / 60, **means}
             face_sheet.append_row(out / "curves.csv", row)
             said = " ".join(f"{name} {number:.4g}" for name, number in row.items())
             print(f"{said} persons {people.known}", file=sys.stderr, flush=True)
             sums.clear()
+            summed = 0
         if rank == 0 and time.monotonic() - saved > options.save_seconds:
             saved = time.monotonic()
             finish(face, average, optimiser, step, spent, out, options, device)

@@ -136,11 +136,15 @@ def _whitened(image: Array, segment: Array, amount: float) -> Array:
     if not inside.any():
         return image
     inside = cv2.resize(inside, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-    colour = image.astype(np.float32)
+    left, top, width, height = cv2.boundingRect((inside > 0).astype(np.uint8))
+    box = np.s_[top : top + height, left : left + width]
+    colour = image[box].astype(np.float32)
     most = colour.max(-1) + 1
     pale = np.clip((colour.min(-1) / most - 0.55) * 5, 0, 1) * np.clip((most - 50) / 50, 0, 1)
-    share = (amount * inside * pale)[..., None]
-    return (colour + share * (WHITE - colour)).astype(np.uint8)
+    share = (amount * inside[box] * pale)[..., None]
+    out = image.copy()
+    out[box] = (colour + share * (WHITE - colour)).astype(np.uint8)
+    return out
 
 
 def _painted(image: Array, kind: int, strength: float) -> Array:
