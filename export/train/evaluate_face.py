@@ -277,11 +277,20 @@ def observed(
     """Everything that trackers say of a portrait (512, 512, 3) u8 with its own code (63,)."""
     plain, sharper = tracks
     figures: dict[str, float] = {}
+    frames: dict[bytes, np.ndarray] = {}
+
+    def drawn(motion: np.ndarray) -> np.ndarray:
+        """Each frame is drawn once, whoever looks at it."""
+        key = motion.tobytes()
+        if key not in frames:
+            frames[key] = draw(motion)
+        return frames[key]
+
     if plain is not None:
-        figures |= measure(photo, own, draw, plain)
+        figures |= measure(photo, own, drawn, plain)
         figures |= judge(figures, own, gains)
     if sharper is not None:
-        figures |= openings(own, draw, sharper, "attention: ")
+        figures |= openings(own, drawn, sharper, "attention: ")
     return figures
 
 
