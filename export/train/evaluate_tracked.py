@@ -136,6 +136,17 @@ def correlation(told: Sequence[float], seen: Sequence[float]) -> float:
     return float(np.corrcoef(told, seen)[0, 1]) if np.ptp(seen) != 0 else 0.0
 
 
+def observer(own: Array, draw: Draw, track: Track) -> Callable[[Mapping[str, float]], Array]:
+    """From a change of a portrait's own code (63,) to its mesh (468, 3) as ``draw`` draws it, not a
+    number without a face."""
+
+    def seen(change: Mapping[str, float]) -> Array:
+        mesh = track(draw(gesture(own, change)))
+        return np.full((VERTICES, 3), np.nan, np.float32) if mesh is None else mesh
+
+    return seen
+
+
 def openings(own: Array, draw: Draw, track: Track, name: str = "") -> dict[str, float]:
     """How a portrait with its own code (63,) opens mouth and eyes, as ``draw`` moves it.
 
@@ -143,10 +154,7 @@ def openings(own: Array, draw: Draw, track: Track, name: str = "") -> dict[str, 
     of the distance between the eyes; ``blink 0.5`` and ``blink 1``, the wider eye's opening, of the
     open eye's; each name behind ``name``. What hangs on frames without a face is not a number.
     """
-
-    def seen(change: Mapping[str, float]) -> Array:
-        mesh = track(draw(gesture(own, change)))
-        return np.full((VERTICES, 3), np.nan, np.float32) if mesh is None else mesh
+    seen = observer(own, draw, track)
 
     def to(value: float, *names: str) -> dict[str, float]:
         return {name: value - float(own[INDEX[name]]) for name in names}
@@ -167,17 +175,10 @@ def measure(photo: Array, own: Array, draw: Draw, track: Track) -> dict[str, flo
     and noise rule, of the photo's; its ``openings``; ``yaw -15`` and so on, degrees seen. What
     hangs on frames in which the tracker finds no face is not a number.
     """
-
-    def driven(change: Mapping[str, float]) -> Array:
-        return draw(gesture(own, change))
-
-    def seen(change: Mapping[str, float]) -> Array:
-        mesh = track(driven(change))
-        return np.full((VERTICES, 3), np.nan, np.float32) if mesh is None else mesh
-
-    sharp = gradients(driven(NEAR)) / gradients(photo)
+    sharp = gradients(draw(gesture(own, NEAR))) / gradients(photo)
     figures = {"sharpness": float(sharp[0]), "gradient energy": float(sharp[1])}
     figures |= openings(own, draw, track)
+    seen = observer(own, draw, track)
     still = seen({})
     for k, (axis, name) in enumerate(AXES.items()):
         for told in TURNS:
