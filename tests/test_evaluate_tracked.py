@@ -311,6 +311,8 @@ def test_wrong_folders_are_named(tmp_path: Path) -> None:
         tracker(tmp_path)
     with pytest.raises(UsageError, match="tracker's folder"):
         evaluate_face.main(["--checkpoint", "none.pt", "--tracker", str(tmp_path / "no")])
+    with pytest.raises(UsageError, match="--tracker or --attention"):
+        evaluate_face.main(["--checkpoint", "none.pt", "--pack", "pack.npz"])
     for folder, message in ((tmp_path / "no", "no folder of photos"), (tmp_path, "no photos")):
         with pytest.raises(UsageError, match=message):
             evaluate_face.photographs(Still(), Still(), folder, evaluate_face.Trackers(), {}, None)

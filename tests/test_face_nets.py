@@ -19,7 +19,7 @@ from vivant.export.nets.pose import Poser, load_rig
 from vivant.export.nets.render import Render
 from vivant.export.nets.warp import composite
 from vivant.export.synth.people import keypoints as generic
-from vivant.export.train import face
+from vivant.export.train import face, face_sheet
 from vivant.export.train.critic import Critic, critic_loss, painter_loss
 from vivant.export.train.face_data import Geometry, People, load_person, make_sample, shards
 from vivant.export.train.face_loss import uncovered
@@ -326,3 +326,14 @@ def test_bad_checkpoint_is_a_user_error(tmp_path: Path) -> None:
     torch.save({"average": {}}, tmp_path / "x.pt")
     with pytest.raises(UsageError, match="no face checkpoint"):
         face.load_face(tmp_path / "x.pt")
+
+
+def test_curves_show_means_of_any_number_of_steps() -> None:
+    """A run that goes on between two rows has fewer steps for its first one; its means are right,
+    and each row starts anew."""
+    means = face_sheet.Means()
+    for value in (1.0, 2.0, 6.0):
+        means.add({"loss": torch.tensor(value), "px": 2 * value})
+    assert means.take() == {"loss": 3, "px": 6}
+    means.add({"loss": 5.0})
+    assert means.take() == {"loss": 5}

@@ -147,8 +147,8 @@ def beside(was: Tensor, rows: Tensor, between: Tensor) -> Tensor:
     high, low = was.split(1, 1)
     share = []
     for away, (start, end) in ((high - rows, ABOVE), (rows - low, BELOW)):
-        share.append(torch.clamp((away - start) * SHARP, 0, 1))
-        share[-1] = share[-1] * torch.clamp((end - away) * SHARP, 0, 1)
+        far, near = (torch.clamp(x * SHARP, 0, 1) for x in (away - start, end - away))
+        share.append(far * near)
     return (share[0] + share[1]) * between
 
 

@@ -13,7 +13,6 @@ import copy
 import math
 import sys
 import time
-from collections import defaultdict
 from pathlib import Path
 
 import torch
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from vivant.errors import UsageError
 from vivant.export.nets.align import Align
 from vivant.export.train.align_data import Scenes, batches
+from vivant.export.train.face_sheet import Means
 
 LOG_STEPS = 50
 """Steps between rows of the curves."""
@@ -118,7 +118,7 @@ def train(options: argparse.Namespace) -> Path:
             "spent": spent,
         }
 
-    sums: dict[str, float] = defaultdict(float)
+    means = Means()
     scenes = Scenes(Path(options.data), options.seed + step)
     limit, begin, saved = options.minutes * 60, time.monotonic() - spent, time.monotonic()
     net.train()
@@ -147,11 +147,9 @@ def train(options: argparse.Namespace) -> Path:
             ):
                 if mean.is_floating_point():
                     mean.lerp_(value, 1 - decay)
-        sums["score"] += score.item() / LOG_STEPS
-        sums["landmarks"] += points.item() / LOG_STEPS
+        means.add({"score": score.detach(), "landmarks": points.detach()})
         if step % LOG_STEPS == 0:
-            log(out / "curves.csv", {"step": step, "minutes": spent / 60, **sums})
-            sums.clear()
+            log(out / "curves.csv", {"step": step, "minutes": spent / 60, **means.take()})
         if time.monotonic() - saved > SAVE_SECONDS:
             save(latest, state())
             saved = time.monotonic()

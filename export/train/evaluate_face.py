@@ -371,6 +371,11 @@ def main(arguments: list[str] | None = None) -> None:
         tracker(Path(options.tracker)) if options.tracker else None,
         attention(options.attention) if options.attention else None,
     )
+    if options.pack and (not any(tracks) or options.rendered < 1):
+        raise UsageError(
+            "--pack has nobody to look at anybody",
+            expected="--tracker or --attention, and --rendered of 1 or more",
+        )
     gains: dict[str, float] = {}
     encode, render = load_face(options.checkpoint)
     table: dict[str, float] = {
@@ -383,7 +388,7 @@ def main(arguments: list[str] | None = None) -> None:
         if not files:
             raise UsageError("no held-out persons", expected="person_1*.npz", got=options.data)
         table |= held_out(encode, render, files, options.seed)
-    if options.pack and any(tracks):
+    if options.pack:
         gains, seen = compared(encode, render, Path(options.pack), options.rendered, tracks)
         table |= seen
     rows: dict[str, dict[str, float]] = {}

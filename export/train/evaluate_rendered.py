@@ -8,13 +8,14 @@ in every pose that ``evaluate_tracked.measure`` commands.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from vivant.export.synth.people import motions, pack
 from vivant.export.synth.people.flow import to_bytes
-from vivant.export.synth.people.render import reduced, render
+from vivant.export.synth.people.render import Scene, reduced, render
 from vivant.export.synth.people.sample import Traits
 from vivant.export.synth.people.shard import HELD_OUT, make_scene, render_size
 from vivant.export.train.evaluate_tracked import Draw
@@ -27,6 +28,11 @@ SIZE = 512
 def bare(traits: Traits) -> bool:
     """Whether nothing hides a person's eyes and lips, as a hand or sunglasses would."""
     return traits.held is None and not (traits.glasses and traits.glasses.dark)
+
+
+def picture(scene: Scene, motion: Array) -> Array:
+    """A scene's person in a motion (63,), (512, 512, 3) u8."""
+    return to_bytes(reduced(render(scene, scene.person.pose(motion)).image, SIZE))
 
 
 def people(
@@ -42,9 +48,4 @@ def people(
         if not bare(scene.person.traits):
             continue
         count -= 1
-        code = motions.sample_motion(rng, scene.person.traits, True)
-
-        def draw(motion: Array, scene=scene) -> Array:  # type: ignore[no-untyped-def]
-            return to_bytes(reduced(render(scene, scene.person.pose(motion)).image, SIZE))
-
-        yield code, draw
+        yield motions.sample_motion(rng, scene.person.traits, True), partial(picture, scene)

@@ -187,11 +187,6 @@ def measure(photo: Array, own: Array, draw: Draw, track: Track) -> dict[str, flo
     return figures
 
 
-def within_reach(own: Array, name: str) -> list[float]:
-    """Of ``TURNS`` about the axis of ``name``, those of a portrait's code (63,) that are judged."""
-    return [told for told in TURNS if abs(told + own[INDEX[name]]) <= REACH]
-
-
 def judge(figures: Mapping[str, float], own: Array, gains: Mapping[str, float]) -> dict[str, float]:
     """Turns seen against turns commanded, of those that end within ``REACH``, for each axis.
 
@@ -201,7 +196,7 @@ def judge(figures: Mapping[str, float], own: Array, gains: Mapping[str, float]) 
     """
     out = {}
     for axis, name in AXES.items():
-        told = np.array(within_reach(own, name))
+        told = np.array([t for t in TURNS if abs(t + own[INDEX[name]]) <= REACH])
         seen = np.array([figures[f"{axis} {t:+g}"] for t in told])
         any_told = len(told) > 0
         out[f"{axis} gain"] = slope(told, seen) if any_told else np.nan

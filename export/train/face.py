@@ -18,7 +18,6 @@ import math
 import os
 import sys
 import time
-from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -175,18 +174,16 @@ def check(face: Face, folder: Path, device: torch.device, out: Path) -> dict[str
     few = chosen[:: max(1, len(chosen) // 12)][:12]
     people = People(folder, seed=1, drivers=2, augment=NONE, fixed=few)
     regions = Regions(device)
-    totals: dict[str, float] = defaultdict(float)
-    batches = list(itertools.islice(people.batches(6), 2))
+    means = face_sheet.Means()
     face.eval()
-    for k, host in enumerate(batches):
+    for k, host in enumerate(itertools.islice(people.batches(6), 2)):
         batch = to_device(host, device)
         with torch.no_grad():
             result = face_loss(regions, face.encode, face.render, batch, trust=1.0)
-        for name, value in result.log.items():
-            totals[f"held_{name}"] += float(value) / len(batches)
+        means.add({f"held_{name}": value for name, value in result.log.items()})
         if k == 0:
             face_sheet.write_png(out / "sheet.png", face_sheet.sample_sheet(batch, result.show))
-    return totals
+    return means.take()
 
 
 def train(options: argparse.Namespace) -> None:
@@ -242,8 +239,7 @@ def train(options: argparse.Namespace) -> None:
         step = stored["step"]
     torch.manual_seed(options.seed + 1000 * rank + step)
     regions = Regions(device)
-    sums: dict[str, float] = defaultdict(float)
-    summed = 0
+    means = face_sheet.Means()
     limit = options.minutes * 60
     begin = time.monotonic() - spent
     saved = time.monotonic()
@@ -270,17 +266,12 @@ def train(options: argparse.Namespace) -> None:
         with torch.no_grad():
             for mean, value in zip(average.parameters(), face.parameters(), strict=True):
                 mean.lerp_(value, 1 - decay)
-        for name, figure in result.log.items():
-            sums[name] += float(figure)
-        summed += 1
+        means.add(result.log)
         if rank == 0 and step % LOG_STEPS == 0:
-            means = {name: total / summed for name, total in sums.items()}
-            row = {"step": float(step), "minutes": spent / 60, **means}
+            row = {"step": float(step), "minutes": spent / 60, **means.take()}
             face_sheet.append_row(out / "curves.csv", row)
             said = " ".join(f"{name} {number:.4g}" for name, number in row.items())
             print(f"{said} persons {people.known}", file=sys.stderr, flush=True)
-            sums.clear()
-            summed = 0
         if rank == 0 and time.monotonic() - saved > options.save_seconds:
             saved = time.monotonic()
             finish(face, average, optimiser, step, spent, out, options, device)

@@ -12,7 +12,6 @@ import argparse
 import copy
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from vivant.export.nets.layers import Conv
 from vivant.export.train.face import EMA, load_face, rate, save
 from vivant.export.train.face_data import Augment, Batch, Pile, make_frames, prefetch, shards
 from vivant.export.train.face_loss import Regions, encoder_loss
+from vivant.export.train.face_sheet import Means
 
 FRAMES = 4
 """Frames of one person in a batch."""
@@ -86,7 +86,7 @@ def train(options: argparse.Namespace) -> None:
     parameters = list(encode.parameters())
     optimiser = torch.optim.AdamW(parameters, lr=options.rate, betas=(0.9, 0.98), weight_decay=1e-4)
     regions = Regions(device)
-    sums: dict[str, float] = defaultdict(float)
+    means = Means()
     begin = saved = time.monotonic()
     for step, host in enumerate(
         prefetch(frames(Path(options.data), options.seed, options.sources))
@@ -104,13 +104,11 @@ def train(options: argparse.Namespace) -> None:
             decay = min(EMA, 1 - 1 / (1 + step / 10))
             for a, b in zip(mean.parameters(), parameters, strict=True):
                 a.lerp_(b, 1 - decay)
-        for name, value in log.items():
-            sums[name] += float(value.detach()) / LOG_STEPS
+        means.add({name: value.detach() for name, value in log.items()})
         if (step + 1) % LOG_STEPS == 0:
             minutes = (time.monotonic() - begin) / 60
-            said = " ".join(f"{name} {value:.4g}" for name, value in sums.items())
+            said = " ".join(f"{name} {value:.4g}" for name, value in means.take().items())
             print(f"step {step + 1} minutes {minutes:.1f} {said}", file=sys.stderr, flush=True)
-            sums.clear()
         done = progress >= 1 or (options.steps and step + 1 >= options.steps)
         if done or time.monotonic() - saved > options.save_seconds:
             saved = time.monotonic()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
@@ -41,6 +43,27 @@ def sample_sheet(batch: dict[str, Tensor], show: dict[str, Tensor], rows: int = 
         cells += [show["occlusion"][k], show["paint"][k]]
         lines.append(np.concatenate([picture(cell) for cell in cells], 1))
     return np.concatenate(lines[:rows], 0)
+
+
+class Means:
+    """Means of what the steps since the last row have logged, however many they are."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, float] = defaultdict(float)
+        self.count = 0
+
+    def add(self, figures: Mapping[str, float | Tensor]) -> None:
+        """Count one step's figures."""
+        for name, figure in figures.items():
+            self.sums[name] += float(figure)
+        self.count += 1
+
+    def take(self) -> dict[str, float]:
+        """The means, which start anew."""
+        means = {name: total / self.count for name, total in self.sums.items()}
+        self.sums.clear()
+        self.count = 0
+        return means
 
 
 def append_row(path: Path, row: dict[str, float]) -> None:
