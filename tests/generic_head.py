@@ -6,12 +6,15 @@ import numpy as np
 import torch
 
 from vivant import latent
-from vivant.export.nets.pose import CAMERA
 from vivant.export.synth.people import keypoints as generic
 
 IPD = 0.165
 EYES = (0.5, 0.42)
 """Where the picture's optical axis meets the frame: the eyes of the generic head at rest."""
+PERSPECTIVE = 1 / 16
+"""Of the picture's camera, which stands at a metre, 1/IPD."""
+NEAR = torch.full((1, 1), PERSPECTIVE)
+"""The same as the networks take it."""
 
 
 def motion(**values: float) -> torch.Tensor:
@@ -22,12 +25,11 @@ def motion(**values: float) -> torch.Tensor:
     return code
 
 
-def seen(code: torch.Tensor) -> np.ndarray:
-    """Keypoints (K, 3) of the head in a picture."""
+def seen(code: torch.Tensor, perspective: float = PERSPECTIVE) -> np.ndarray:
+    """Keypoints (K, 3) of the head in a picture of this perspective, 1/IPD."""
     table = generic.keypoint_basis()
     points = generic.pose(table.neutral, code[0].numpy(), table) * np.array([1, -1, 1])
-    scale = CAMERA / (CAMERA - points[:, 2:])
-    plane = points[:, :2] * scale * IPD + np.array(EYES)
+    plane = points[:, :2] / (1 - points[:, 2:] * perspective) * IPD + np.array(EYES)
     return np.concatenate([plane, points[:, 2:] * IPD], 1).astype(np.float32)
 
 

@@ -2,22 +2,59 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
 import torch
 
-from vivant.export.nets.encode import PHOTO, Encode
+from vivant.export.nets.encode import PHOTO, PRIOR, VIEWS, Encode
+from vivant.export.nets.mirror import MOTION_MIRROR
+from vivant.export.nets.pose import load_rig
 
 
-def test_the_matte_takes_a_cell_of_loose_hair_along() -> None:
-    """``encode`` gives the person's matte one cell more than it found, above, below and beside,
-    nowhere less, and every other feature as found."""
+@pytest.fixture(scope="module")
+def net() -> Encode:
     torch.manual_seed(3)
-    net = Encode(width=8).eval()
-    portrait = torch.rand(1, 3, 256, 256)
-    with torch.no_grad():
-        found, (features, _, _) = net.analyse(portrait).features, net(portrait)
-    person, wide = found[0, PHOTO], features[0, PHOTO]
+    return Encode(width=8).eval()
+
+
+@torch.no_grad()
+def test_the_matte_takes_a_cell_of_loose_hair_along(net: Encode) -> None:
+    """A person's matte gets one cell more than was found, above, below and beside, nowhere less,
+    and what else was found stays."""
+    prior, learned = torch.randn(1, PRIOR, 64, 64), torch.rand(1, 28, 64, 64)
+    features = net.features(torch.rand(1, 3, 256, 256), prior, torch.tensor([[0.05]]), learned)
+    person, wide = prior[0, 0], features[0, PHOTO]
     around = torch.nn.functional.pad(person[None], (1, 1, 1, 1), mode="replicate")[0]
     sides = [around[:-2, 1:-1], around[2:, 1:-1], around[1:-1, :-2], around[1:-1, 2:], person]
     torch.testing.assert_close(wide, torch.stack(sides).amax(0), rtol=0, atol=0)
-    others = [k for k in range(features.shape[1]) if k != PHOTO]
-    torch.testing.assert_close(features[:, others], found[:, others], rtol=0, atol=0)
+    _, _, fixes, view, same, _ = features.split([PHOTO, 1, PRIOR - 1, 1, 28, 3], 1)
+    torch.testing.assert_close(fixes, prior[:, 1:], rtol=0, atol=0)
+    torch.testing.assert_close(same, learned, rtol=0, atol=0)
+    assert (view == 0.05).all()
+
+
+@torch.no_grad()
+def test_a_mirrored_portrait_is_the_mirrored_person(net: Encode) -> None:
+    """Keypoints, the matte, depths and perspective of a mirrored portrait are those of the
+    portrait, mirrored; its code is, as far as a generic head is symmetric."""
+    portrait = torch.rand(1, 3, 256, 256)
+    (here, points, own), (there, others, theirs) = net(portrait), net(portrait.flip(3))
+    assert (points - net.analyse(portrait).keypoints).abs().max() > 1e-4  # untrained, it is not
+    mirrored = others[:, load_rig().mirror] * torch.tensor([-1.0, 1, 1]) + torch.tensor([1.0, 0, 0])
+    torch.testing.assert_close(mirrored, points, atol=1e-5, rtol=0)
+    told = slice(PHOTO, PHOTO + PRIOR + 1)
+    torch.testing.assert_close(there[:, told].flip(3), here[:, told], atol=1e-5, rtol=0)
+    code = theirs @ torch.from_numpy(MOTION_MIRROR)
+    scale = net.scale
+    torch.testing.assert_close(code / scale, own / scale, atol=0.3, rtol=0)
+
+
+@pytest.mark.parametrize(("told", "given"), [(-1e3, VIEWS[0]), (1e3, VIEWS[1])])
+@torch.no_grad()
+def test_cameras_stand_where_people_hold_them(net: Encode, told: float, given: float) -> None:
+    """Whatever a picture looks like, its camera stands between half a metre and two."""
+    bias = net.view.bias.clone()
+    net.view.bias.fill_(told)
+    features, _, _ = net(torch.rand(1, 3, 256, 256))
+    net.view.bias.copy_(bias)
+    np.testing.assert_allclose(features[0, PHOTO + PRIOR], given, rtol=1e-6)

@@ -25,14 +25,16 @@ def test_people_who_hide_their_face_are_passed_over(monkeypatch: pytest.MonkeyPa
         7: (replace(dark, dark=False), None),
         8: (None, None),
     }
-    asked = []
+    asked, made = [], []
 
     def make_scene(assets: object, number: int, seed: int, size: int) -> tuple[object, object]:
         asked.append(number)
         glasses, held = worn[number]
         traits = SimpleNamespace(glasses=glasses, held=held, grey=0.1 * number)
         person = SimpleNamespace(traits=traits, pose=lambda motion: traits.grey * motion[0])
-        return SimpleNamespace(person=person), None
+        person.ipd, person.eyes_middle = torch.tensor(6.0), torch.tensor([1.0, 2.0, 3.0])
+        made.append(SimpleNamespace(person=person))
+        return made[-1], None
 
     def grey(rng: object, traits: SimpleNamespace, source: bool) -> np.ndarray:
         return np.full(SIZE, traits.grey, np.float32)
@@ -47,6 +49,9 @@ def test_people_who_hide_their_face_are_passed_over(monkeypatch: pytest.MonkeyPa
     )
     (first, draw), (second, other) = evaluate_rendered.people(Path("pack"), 2, start=5)
     assert asked == [5, 6, 7, 8]
+    camera = made[-1].camera
+    assert camera.distance - 3 == pytest.approx(6 * evaluate_rendered.DISTANCE)
+    assert (camera.x, camera.y) == pytest.approx((1, 2))
     assert (first[0], second[0]) == pytest.approx((0.7, 0.8))
     half = np.full(SIZE, 0.5, np.float32)
     assert draw(half).shape == (512, 512, 3)

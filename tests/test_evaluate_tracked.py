@@ -13,6 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from vivant.errors import UsageError  # noqa: E402
+from vivant.export.nets.encode import CHANNELS  # noqa: E402
 from vivant.export.nets.pose import load_rig  # noqa: E402
 from vivant.export.train import evaluate_face, evaluate_tracked  # noqa: E402
 from vivant.export.train.evaluate_tracked import (  # noqa: E402
@@ -185,7 +186,7 @@ def test_true_pictures_tell_the_trackers_part(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(
         evaluate_face,
         "driver",
-        lambda encode, net, portrait: (None, torch.from_numpy(posed()), render(0.7)),
+        lambda encode, net, portrait: (None, torch.from_numpy(posed()), 20.0, render(0.7)),
     )
     trackers = evaluate_face.Trackers(lambda photo: shown(seen["motion"], tracked["gain"]))
     gains, table = evaluate_face.compared(Still(), Still(), Path("p"), 3, trackers)
@@ -272,7 +273,8 @@ class Still(torch.nn.Module):
 
     def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         if len(inputs) == 1:
-            return torch.zeros(1, 4, 64, 64), torch.full((1, 2, 3), 0.5), torch.zeros(1, SIZE)
+            features = torch.full((1, CHANNELS, 64, 64), 0.05)
+            return features, torch.full((1, 2, 3), 0.5), torch.zeros(1, SIZE)
         return torch.zeros(1, 2, 128, 128), torch.zeros(1, 1, 256, 256), torch.zeros(1, 3, 256, 256)
 
 
@@ -297,6 +299,7 @@ def test_the_command_prints_photos_and_summary(
     assert table["two.png: yaw error"] == pytest.approx(15)
     assert table["photos: jaw r, median"] == 0
     assert table["photos: own-motion PSNR, dB >= 35, %"] == 100
+    assert table["photos: camera told, IPD, mean"] == pytest.approx(20)
     assert "photo 2 of 2: two.png" in printed.err
     evaluate_face.main([*common, "--sheets", str(tmp_path / "sheets")])
     lines = capsys.readouterr().out.splitlines()

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from generic_head import keypoints, motion, seen
+from generic_head import NEAR, keypoints, motion, seen
 from torch import Tensor
 
 from vivant import latent
-from vivant.export.nets.encode import PHOTO, PRIOR, Encode
+from vivant.export.nets.encode import PRIOR, Encode
 from vivant.export.nets.painter import first_flow
 from vivant.export.nets.render import Render
 from vivant.export.nets.warp import centres
@@ -64,11 +64,16 @@ def test_how_far_away_a_head_is_teaches_nothing(nets: tuple[Encode, Render]) -> 
     nearer, deeper = points.clone(), points.clone()
     nearer[..., 2] += 0.05
     deeper[:, generic.INDEX["noseTip"], 2] += 0.05
-    rest = torch.full((1, 3, 256, 256), 0.5), motion(), torch.ones(1, 64, 64)
+    batch = {
+        "seen": torch.full((1, 3, 256, 256), 0.5),
+        "code": motion(),
+        "perspective": NEAR,
+        "segment": torch.ones(1, 64, 64),
+    }
 
     def asked(points: Tensor) -> float:
         with torch.no_grad():
-            return encoder_loss(regions, encode, *rest[:2], points, rest[2])[0].item()
+            return encoder_loss(regions, encode, batch | {"points": points})[0].item()
 
     assert asked(nearer) == pytest.approx(asked(points), rel=1e-5)
     assert asked(deeper) > asked(points) + 1e-3 or asked(deeper) < asked(points) - 1e-3
@@ -88,19 +93,18 @@ def test_turned_heads_tell_depth(nets: tuple[Encode, Render]) -> None:
 
     def asked(driven: Tensor, given: Tensor) -> float:
         with torch.no_grad():
-            posed = render.poser(points, source, driven)
+            posed = render.poser(points, source, driven, NEAR)
             flow = first_flow(render.poser, posed, line, line, prior, render.mix, True).flow
-            features = found.features.clone()
-            features[:, PHOTO : PHOTO + PRIOR] = given
             batch = {
                 "more_flow": flow[:, None],
                 "more_points": points,
                 "more_code": source,
+                "more_perspective": NEAR,
                 "more_motion": driven[:, None],
                 "more_told": torch.ones(1, 1, 64, 64),
                 "away": torch.zeros(1, 3),
             }
-            return depth_loss(encode, render, found._replace(features=features), batch, 0).item()
+            return depth_loss(encode, render, found._replace(prior=given), batch, 0).item()
 
     assert asked(turned, prior) == pytest.approx(0, abs=1e-4)
     assert asked(turned, 0 * prior) > 1

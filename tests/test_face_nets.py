@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 import torch
-from generic_head import keypoints, motion, seen
+from generic_head import IPD, NEAR, keypoints, motion, seen
 
 from vivant import latent
 from vivant.errors import UsageError
@@ -50,13 +51,19 @@ def test_own_motion_returns_the_photo(nets: tuple[Encode, Render]) -> None:
     assert occlusion.max() == 0
 
 
-def test_posing_agrees_with_the_generator() -> None:
-    """A head's keypoints, re-posed from one picture, land where the generator puts them."""
+@pytest.mark.parametrize("perspective", [0.0, 1 / 20, 1 / 12])
+def test_posing_agrees_with_the_generator(perspective: float) -> None:
+    """A head's keypoints, re-posed from one picture, land where the generator puts them, from
+    however far away a camera takes both."""
     source = motion(headYaw=-5, headPitch=4, jawOpen=0.1, mouthSmileLeft=0.5)
     driven = motion(headYaw=18, headPitch=-9, headRoll=7, jawOpen=0.7, headX=0.1, headZ=0.2)
-    posed = Poser()(keypoints(source), source, driven)
+    points = torch.from_numpy(seen(source, perspective))[None]
+    eyes = points[:, [generic.INDEX[f"pupil{side}"] for side in ("Right", "Left")], 2].mean() / IPD
+    near = perspective / (1 - eyes * perspective)  # a head that turns brings its eyes nearer
+    posed = Poser()(points, source, driven, near.view(1, 1))
     rigid = load_rig().weight > 0.99
-    error = np.linalg.norm(posed.points[0, :, :2].detach().numpy() - seen(driven)[:, :2], axis=1)
+    wanted = seen(driven, perspective)[:, :2]
+    error = np.linalg.norm(posed.points[0, :, :2].detach().numpy() - wanted, axis=1)
     assert error[rigid].max() * 512 < 1.0
 
 
@@ -64,7 +71,7 @@ def test_first_flow_leads_back_to_the_photo() -> None:
     """At a driven keypoint the first flow points to that keypoint in the photo."""
     poser = Poser()
     source, driven = motion(), motion(headYaw=12, headPitch=5, headRoll=-6)
-    posed = poser(keypoints(source), source, driven)
+    posed = poser(keypoints(source), source, driven, NEAR)
     chosen = [generic.INDEX[n] for n in ("noseTip", "glabella", "cheekMidLeft", "chin")]
     for k in chosen:
         x, y = posed.points[:, k : k + 1, 0], posed.points[:, k : k + 1, 1]
@@ -81,7 +88,7 @@ def test_first_flow_leads_back_to_the_photo() -> None:
 def test_signs_follow_the_latent(name: str, axis: int, sign: int) -> None:
     """Positive yaw and x move the nose right in the image, positive pitch and y move it up."""
     driven = motion(**{name: 8.0 if "head" in name and name[4] in "YP" and len(name) > 5 else 0.2})
-    posed = Poser()(keypoints(motion()), motion(), driven)
+    posed = Poser()(keypoints(motion()), motion(), driven, NEAR)
     nose = generic.INDEX["noseTip"]
     moved = posed.points[0, nose, axis].item() - seen(motion())[nose, axis]
     assert moved * sign > 0.01
@@ -89,7 +96,7 @@ def test_signs_follow_the_latent(name: str, axis: int, sign: int) -> None:
 
 def test_roll_tilts_the_crown_right() -> None:
     """Positive roll moves the top of the head toward the right of the image."""
-    posed = Poser()(keypoints(motion()), motion(), motion(headRoll=10.0))
+    posed = Poser()(keypoints(motion()), motion(), motion(headRoll=10.0), NEAR)
     top = generic.INDEX["skullTop"]
     assert posed.points[0, top, 0].item() > seen(motion())[top, 0] + 0.03
 
@@ -112,8 +119,8 @@ def test_posing_is_mirror_symmetric() -> None:
         out[..., 0] = 1 - out[..., 0]
         return out
 
-    here = poser(keypoints(source), source, driven).points
-    there = poser(flipped(keypoints(source)), source @ flip, driven @ flip).points
+    here = poser(keypoints(source), source, driven, NEAR).points
+    there = poser(flipped(keypoints(source)), source @ flip, driven @ flip, NEAR).points
     # The generic head is not perfectly symmetric.
     assert (flipped(here) - there)[..., :2].abs().max() * 512 < 6
 
@@ -270,11 +277,19 @@ def test_training_resumes_and_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     steps = [run / "checkpoint.pt", run / "close-up.pt", run / "encoder.pt"]
     steps.append(tmp_path / "r" / "checkpoint.pt")
     weights = [torch.load(path, weights_only=True)["average"] for path in steps]
-    changed = [
-        {name.split(".")[0:2][k] for name in a if not torch.equal(a[name].float(), b[name].float())}
-        for k, a, b in zip((1, 0, 0), weights, weights[1:], strict=False)
-    ]
-    assert changed == [{"mouth", "eye", "steer_close"}, {"encode"}, {"render"}]
+    close_up, encoder, renderer = (
+        {
+            tuple(name.split(".")[:2])
+            for name in a
+            if not torch.equal(a[name].float(), b[name].float())
+        }
+        for a, b in itertools.pairwise(weights)
+    )
+    assert close_up == {("render", part) for part in ("mouth", "eye", "steer_close")}
+    assert {net for net, _ in encoder} == {"encode"}
+    told = {part for net, part in renderer if net == "encode"}
+    assert "render" in {net for net, _ in renderer}
+    assert told == {"appearance", "view", "review"}
     encode, render = face.load_face(run / "close-up.pt")
     with torch.no_grad():
         features, points, own = encode(*face.example_inputs()["encode"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from generic_head import keypoints, motion
+from generic_head import NEAR, keypoints, motion
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -58,7 +58,7 @@ def test_what_is_in_place_or_unknown_is_judged_there() -> None:
 
 def opening(render: Render, place: str, code: Tensor) -> Tensor:
     """Distances from the rims of the generic head's mouth, right or left eye, (2, n, n)."""
-    posed = render.poser(keypoints(motion()), motion(), code)
+    posed = render.poser(keypoints(motion()), motion(), code, NEAR)
     windows = render.windows(posed, code, code / render.scale)
     painter, window = windows[("mouth", "right", "left").index(place)]
     with torch.no_grad():
@@ -81,7 +81,7 @@ def test_rims_go_through_their_keypoints(roll: float) -> None:
     """At each keypoint of a rim its distance is nothing, also where a head is tilted."""
     render = Render(8)
     painter, code = render.mouth, motion(jawOpen=0.5, headRoll=roll)
-    posed = render.poser(keypoints(motion()), motion(), code)
+    posed = render.poser(keypoints(motion()), motion(), code, NEAR)
     field = opening(render, "mouth", code)
     half = painter.radius * posed.size[0, 0, 0]
     for picks, distances in zip(painter.rims.chunk(2), field, strict=True):

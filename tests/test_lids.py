@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from generic_head import keypoints, motion
+from generic_head import NEAR, keypoints, motion
 from torch import Tensor
 
 from vivant.export.nets.encode import PRIOR
@@ -211,7 +211,7 @@ def test_a_blink_hides_the_eye(side: int, roll: float) -> None:
     shut, and hardly any when shut; also when the head tilts meanwhile."""
     render = Render(8)
     points = keypoints(motion())
-    posed = render.poser(points, motion(), motion())
+    posed = render.poser(points, motion(), motion(), NEAR)
     painter, window = render.windows(posed, motion(), motion())[side]
     xs, _ = painter.axes(posed.size, window)
     heights = painter.lines(posed.points, posed.size, window)[0, :, 0] + painter.lower
@@ -226,7 +226,7 @@ def test_a_blink_hides_the_eye(side: int, roll: float) -> None:
     red = []
     for shut in (0.0, 0.5, 1.0):
         code = motion(eyeBlinkLeft=shut, eyeBlinkRight=shut, headRoll=roll)
-        posed = render.poser(points, motion(), code)
+        posed = render.poser(points, motion(), code, NEAR)
         painter, window = render.windows(posed, code, code / render.scale)[side]
         prior = torch.zeros(1, PRIOR, 64, 64)
         with torch.no_grad():
@@ -246,7 +246,7 @@ def test_a_full_blink_shuts_an_eye_however_wide(side: int) -> None:
 
     def told(own: float, driven: float) -> float:
         source, code = (motion(**{names[side - 1]: blink}) for blink in (own, driven))
-        posed = render.poser(keypoints(motion()), source, code)
+        posed = render.poser(keypoints(motion()), source, code, NEAR)
         shut = render.windows(posed, code, (code - source) / render.scale)[side][1].shut
         return float(shut)
 

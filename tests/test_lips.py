@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from generic_head import NEAR
 from generic_head import keypoints as seen
 from generic_head import motion as code
 
@@ -43,7 +44,7 @@ def test_a_right_code_stays(
 ) -> None:
     """Where the code explains the keypoints, closed lips among them, nothing changes."""
     own = code(**shown, **turn)
-    assert (encode.closing(seen(own), own) - own).abs().max() < 1e-3
+    assert (encode.closing(seen(own), own, NEAR) - own).abs().max() < 1e-3
 
 
 @pytest.mark.parametrize("share", [0.0, 0.4])
@@ -57,7 +58,7 @@ def test_a_parted_mouth_touches_when_its_code_is_taken_away(
     for name in shown:
         if not name.startswith("head"):
             told[0, latent.INDEX[name]] *= share
-    mended = encode.closing(seen(true), told)
+    mended = encode.closing(seen(true), told, NEAR)
     before, after = unexplained(true, told), unexplained(true, mended)
     assert before > 0.06
     assert abs(after - TOUCH) < 0.25 * (before - TOUCH)
@@ -69,17 +70,17 @@ def test_a_parted_mouth_touches_when_its_code_is_taken_away(
 def test_mending_twice_is_mending_once(encode: Encode) -> None:
     """A mended code is in its bounds and is not mended much further."""
     points, told = seen(code(**BARED)), code(jawOpen=-0.2, mouthUpperUpLeft=1.4)
-    once = encode.closing(points, told)
+    once = encode.closing(points, told, NEAR)
     assert once[:, :55].min() >= 0
     assert once[:, :55].max() <= 1
-    assert (encode.closing(points, once) - once).abs().max() < 0.03
+    assert (encode.closing(points, once, NEAR) - once).abs().max() < 0.03
 
 
 def test_mending_is_differentiable(encode: Encode) -> None:
     """Gradients with respect to keypoints and code are finite, also for keypoints in one place."""
     for points in (seen(code(**BARED)), torch.full((1, len(generic.NAMES), 3), 0.5)):
         points, told = points.requires_grad_(), torch.zeros(1, latent.SIZE, requires_grad=True)
-        encode.closing(points, told).square().sum().backward()
+        encode.closing(points, told, NEAR).square().sum().backward()
         for value in (points, told):
             assert value.grad is not None
             assert bool(torch.isfinite(value.grad).all())

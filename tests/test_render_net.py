@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+from generic_head import NEAR
 from torch import Tensor
 from torch.nn import functional as F
 
 from vivant import latent
-from vivant.export.nets.encode import CHANNELS
+from vivant.export.nets.encode import CHANNELS, PRIOR
 from vivant.export.nets.layers import Pack, conv, fold
 from vivant.export.nets.painter import PAINT
-from vivant.export.nets.pose import CAMERA, Posed, Poser, load_rig
+from vivant.export.nets.pose import Posed, Poser, load_rig
 from vivant.export.nets.render import FETCHED, THIN, Render, relit
 from vivant.export.nets.warp import Double, hats, planes, resize
 
@@ -25,8 +26,9 @@ def posed(poser: Poser, batch: int = 2) -> Posed:
     motion[:, :55] = 0.4 * torch.rand(batch, 55)
     motion[:, 57:60] = 15 * torch.randn(batch, 3)
     motion[:, 60:] = 0.2 * torch.randn(batch, 3)
+    near = torch.linspace(0.04, 0.12, batch)[:, None]
     with torch.no_grad():
-        return Posed(*(part.detach() for part in poser(points, source, motion)))
+        return Posed(*(part.detach() for part in poser(points, source, motion, near)))
 
 
 def grid(batch: int = 2, count: int = 32) -> tuple[Tensor, Tensor]:
@@ -49,7 +51,8 @@ def test_a_small_step_is_the_difference_of_two_projections() -> None:
     at = torch.stack(
         [xs[:, None, :].expand(depth[:, 0].shape), ys[:, :, None].expand(depth[:, 0].shape)], 1
     )
-    plane = (at - face.axis[:, 0, :, None, None]) / size * (CAMERA - depth) / CAMERA
+    near = face.perspective
+    plane = (at - face.axis[:, 0, :, None, None]) / size * (1 - depth * near[..., None])
     point = torch.cat([plane, depth], 1).flatten(2)  # (B, 3, N)
 
     def column(value: Tensor) -> Tensor:
@@ -60,9 +63,8 @@ def test_a_small_step_is_the_difference_of_two_projections() -> None:
     still = carried + share.flatten(2) * (turned - carried)
     for got, shift in ((flow, maps[:, :3].detach().double().flatten(2)), (rigid, 0.0)):
         back = still - shift
-        step = back[:, :2] * CAMERA / (CAMERA - back[:, 2:]) - point[:, :2] * CAMERA / (
-            CAMERA - point[:, 2:]
-        )
+        now, then = (place[:, :2] / (1 - place[:, 2:] * near) for place in (point, back))
+        step = then - now
         wanted = (step * face.size).reshape(got.shape)
         assert wanted.abs().max() > 0.02
         torch.testing.assert_close(got.double(), wanted, atol=1e-6, rtol=0)
@@ -170,7 +172,7 @@ def test_a_gaze_is_warped_and_a_blink_is_painted() -> None:
     torch.manual_seed(3)
     render = Render(8).eval()
     points = torch.from_numpy(load_rig().neutral)[None] * 0.165 + torch.tensor([0.5, 0.42, 0.0])
-    photo, prior = torch.rand(1, 3, 256, 256), torch.zeros(1, 4, 64, 64)
+    photo, prior = torch.rand(1, 3, 256, 256), torch.zeros(1, PRIOR, 64, 64)
     still = torch.zeros(1, latent.SIZE)
     painted = {}
     for names, value in ((("gazeYaw",), 20.0), (("eyeBlinkLeft", "eyeBlinkRight"), 1.0)):
@@ -179,7 +181,7 @@ def test_a_gaze_is_warped_and_a_blink_is_painted() -> None:
             code[0, latent.INDEX[name]] = value
         change = (code - still) / render.scale
         with torch.no_grad():
-            posed = render.poser(points, still, code)
+            posed = render.poser(points, still, code, NEAR)
             painted[names[0]] = render.close_up(posed, photo, prior, code, change)[:, :1].max()
     assert painted["gazeYaw"] == 0
     assert painted["eyeBlinkLeft"] > 0.01

@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from generic_head import IPD, keypoints, motion
+from generic_head import IPD, NEAR, keypoints, motion
 from torch import Tensor
 
 from vivant.export.nets.encode import PRIOR
 from vivant.export.nets.painter import Painter, Window
-from vivant.export.nets.pose import CAMERA, TEETH, Posed, Poser, load_rig, rotation
+from vivant.export.nets.pose import TEETH, Posed, Poser, load_rig, rotation
 from vivant.export.nets.render import Render
 from vivant.export.nets.teeth import LICKED, RISE, ROWS, SMALLER, Rows, Teeth, photographed
 
@@ -26,7 +26,7 @@ def driven(**values: float) -> tuple[Posed, Tensor]:
     """The generic head driven to a motion code."""
     code = motion(**values)
     with torch.no_grad():
-        return POSER(keypoints(motion()), motion(), code), code
+        return POSER(keypoints(motion()), motion(), code, NEAR), code
 
 
 def middles(row: int, count: int = 3) -> list[float]:
@@ -41,9 +41,10 @@ def seen(posed: Posed, code: Tensor, row: int, x: float, over: float) -> tuple[f
     bend = ROWS[row].bend
     point = torch.tensor([x, ROWS[row].gum * over, -bend * x * x])
     edge, size, axis = posed.teeth[0, row], posed.size[0, 0, 0], posed.axis[0, 0]
-    start = (edge[:2] - axis) / size * (CAMERA - edge[2]) / CAMERA
+    near = posed.perspective[0, 0, 0]
+    start = (edge[:2] - axis) / size * (1 - edge[2] * near)
     at = torch.cat([start, edge[2:]]) + rotation(code[:, 57:60])[0] @ point
-    place = at[:2] * CAMERA / (CAMERA - at[2]) * size + axis
+    place = at[:2] / (1 - at[2] * near) * size + axis
     ys = torch.stack([place[1], place[1] + CELL * size])[None]
     rows = Teeth(8, 16).rows(posed, code, place[None, :1], ys, OPEN)
     return float(rows.cover[0, row, 0, 0]), float(rows.light[0, row, 0, 0])
@@ -194,7 +195,7 @@ def test_a_photos_teeth_do_not_follow_its_lips() -> None:
         torch.nn.init.zeros_(layer.weight)
 
     def window(code: Tensor) -> tuple[Painter, Window, Posed]:
-        posed = render.poser(points, laugh, code)
+        posed = render.poser(points, laugh, code, NEAR)
         return *render.windows(posed, code, (code - laugh) / render.scale)[0], posed
 
     painter, place, posed = window(laugh)

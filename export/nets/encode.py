@@ -11,17 +11,19 @@ from torch.nn import functional as F
 
 from vivant import latent
 from vivant.export.nets.layers import SLOPE, Block, conv, fold, quiet, upsample
-from vivant.export.nets.pose import SCALE, Rig, in_camera, load_rig, rotation
+from vivant.export.nets.mirror import MOTION_MIRROR
+from vivant.export.nets.pose import PERSPECTIVE, SCALE, Rig, in_camera, load_rig, rotation
 
 PHOTO = 48
 """Leading feature channels: the photo itself, 4x4 pixels folded into channels."""
-PRIOR = 4
-"""Then: person-against-background logit, depth and rotation-share corrections, background hint."""
+PRIOR = 3
+"""Then: person-against-background logit, depth and rotation-share corrections. After them, one
+channel that is the same everywhere, the perspective of the camera (``pose.PERSPECTIVE``)."""
 LEARNED = 28
 """Then: learned appearance."""
 BACKGROUND = 3
 """Last: the background's colour continued behind the person."""
-CHANNELS = PHOTO + PRIOR + LEARNED + BACKGROUND
+CHANNELS = PHOTO + PRIOR + 1 + LEARNED + BACKGROUND
 SEGMENTS = 8
 """Classes of the auxiliary segmentation head (training only)."""
 
@@ -30,6 +32,11 @@ UNSEEN = ("skull", "ear", "neck", "chest", "shoulder", "sternum", "teeth", "tong
 
 UPPER = tuple(f"lipInnerUpper{part}" for part in ("Right", "Mid", "Left"))
 LOWER = tuple(f"lipInnerLower{part}" for part in ("Right", "Mid", "Left"))
+VIEW = 0.027
+"""A typical deviation of perspective, 1/IPD."""
+VIEWS = (1 / 32, 1 / 7.5)
+"""Perspective of the farthest and the nearest camera, 1/IPD: from two metres to 48 cm."""
+
 TOUCH = 0.03
 """How far these may be apart in an expressionless face, IPD: .01 +- .008 on synthetic people, and
 as much as keypoints err."""
@@ -47,12 +54,16 @@ Encoded = tuple[Tensor, Tensor, Tensor]
 class Analysis(NamedTuple):
     """Everything the encoder finds in a portrait."""
 
-    features: Tensor
-    """(B, C, 64, 64)."""
+    prior: Tensor
+    """(B, PRIOR, 64, 64)."""
+    learned: Tensor
+    """(B, LEARNED, 64, 64)."""
     keypoints: Tensor
     """(B, K, 3) frame fractions."""
     motion: Tensor
     """(B, 63), not clamped to the latent's range."""
+    perspective: Tensor
+    """(B, 1), neither."""
     segment: Tensor
     """(B, SEGMENTS, 64, 64) logits."""
     across: Tensor
@@ -83,6 +94,11 @@ class Encode(nn.Module):
     between: Tensor
     parted: Tensor
     share: Tensor
+    mirror: Tensor
+    swap: Tensor
+    aside: Tensor
+    turned: Tensor
+    turned64: Tensor
 
     def __init__(self, width: int = 48) -> None:
         super().__init__()
@@ -111,6 +127,9 @@ class Encode(nn.Module):
         self.linear = nn.Linear(2 * self.count, 63)
         quiet(self.linear, 0.0)
         self.regress = nn.Sequential(nn.Linear(256 + 2 * self.count, 256), act, nn.Linear(256, 63))
+        self.view = nn.Linear(2 * self.count, 1)
+        quiet(self.view, 0.0)
+        self.review = nn.Sequential(nn.Linear(256 + 2 * self.count, 64), act, nn.Linear(64, 1))
         self.register_buffer("scale", torch.tensor(SCALE)[None])
         ramp = (torch.arange(64, dtype=torch.float32) + 0.5) / 64
         self.register_buffer("ramp", ramp)
@@ -132,6 +151,17 @@ class Encode(nn.Module):
         self.register_buffer("between", between, persistent=False)
         self.register_buffer("parted", parted, persistent=False)
         self.register_buffer("share", share, persistent=False)
+        # What a mirror image shows, as matrices.
+        mirror = np.eye(self.count, dtype=np.float32)[rig.mirror]
+        mirrors = {
+            "mirror": mirror,
+            "swap": MOTION_MIRROR,
+            "aside": np.array([-1, 1, 1], np.float32),
+        }
+        mirrors |= {"turned": np.eye(256, dtype=np.float32)[::-1]}
+        mirrors |= {"turned64": np.eye(64, dtype=np.float32)[::-1]}
+        for name, matrix in mirrors.items():
+            self.register_buffer(name, torch.from_numpy(matrix.copy()), persistent=False)
 
     def analyse(self, portrait: Tensor) -> Analysis:
         """(B, 3, 256, 256) -> everything, with what only training needs."""
@@ -156,10 +186,19 @@ class Encode(nn.Module):
         code = code * self.scale
         depth = self.depth(plane, code).detach() + 0.02 * offset[..., 2]
         keypoints = torch.cat([plane, depth[..., None]], -1)
-        learned = self.appearance(y64).float()
-        behind = self.background(portrait, learned[:, :1])
-        features = torch.cat([self.keep(portrait), learned, behind], 1)
-        return Analysis(features, keypoints, code, self.segment(y64), across, down)
+        view = self.view(known) + self.review(torch.cat([summary.float(), known], 1)).float()
+        view = PERSPECTIVE + VIEW * view
+        prior, learned = self.appearance(y64).float().split([PRIOR, LEARNED], 1)
+        return Analysis(prior, learned, keypoints, code, view, self.segment(y64), across, down)
+
+    def features(
+        self, portrait: Tensor, prior: Tensor, perspective: Tensor, learned: Tensor
+    ) -> Tensor:
+        """All that the renderer is told of a portrait (B, 3, 256, 256), (B, C, 64, 64)."""
+        person, fixes = prior.split([1, PRIOR - 1], 1)
+        view = perspective[..., None, None].expand(-1, -1, 64, 64)
+        behind = self.background(portrait, person)
+        return torch.cat([self.keep(portrait), widened(person), fixes, view, learned, behind], 1)
 
     def relative(self, plane: Tensor) -> Tensor:
         """Image positions of the keypoints (B, K, 2) less place and size, (B, 2K)."""
@@ -179,7 +218,7 @@ class Encode(nn.Module):
         size = torch.sqrt(((gap * gap).sum(-1) + 1e-6) / (across + 1e-3))
         return posed * size[:, None]
 
-    def closing(self, keypoints: Tensor, motion: Tensor) -> Tensor:
+    def closing(self, keypoints: Tensor, motion: Tensor, perspective: Tensor) -> Tensor:
         """A code (B, 63) within its bounds that also says why the lips of the keypoints (B, K, 3)
         are apart: without expression, lips touch.
 
@@ -188,7 +227,7 @@ class Encode(nn.Module):
         an expressionless face is shared out among the shapes that part lips (a linear estimate
         with known deviations). A smaller gap, or none, changes nothing.
         """
-        photo, _, _ = in_camera(keypoints, self.pupils)
+        photo, _, _ = in_camera(keypoints, self.pupils, perspective[..., None])
         apart = torch.matmul(self.between, photo)  # (B, 3, 3) IPD
         down = rotation(motion[:, 57:60])[:, :, 1]  # (B, 3) the head's own axis
         gap = (apart * down[:, None]).sum(-1) - TOUCH  # (B, 3)
@@ -226,12 +265,25 @@ class Encode(nn.Module):
 
     def forward(self, portrait: Tensor) -> Encoded:
         """portrait (B, 3, 256, 256), RGB 0..1 -> features (B, C, 64, 64), keypoints (B, K, 3) in
-        frame fractions, the photo's own motion (B, 63)."""
-        found = self.analyse(portrait)
-        parts = [PHOTO, 1, CHANNELS - PHOTO - 1]
-        photo, person, rest = torch.split(found.features, parts, 1)
-        features = torch.cat([photo, widened(person), rest], 1)
-        return features, found.keypoints, self.closing(found.keypoints, found.motion)
+        frame fractions, the photo's own motion (B, 63).
+
+        The mirror image is looked at too, and of what both say the mean is taken: keypoints err a
+        tenth less. What is learned of the appearance has no mirror image.
+        """
+        batch = portrait.shape[0]
+        both = self.analyse(torch.cat([portrait, portrait @ self.turned]))
+        prior, other = both.prior.split(batch)
+        prior = 0.5 * (prior + other @ self.turned64)
+        keypoints, other = both.keypoints.split(batch)
+        other = torch.matmul(self.mirror, other)
+        keypoints = 0.5 * (keypoints + other * self.aside + 0.5 * (1 - self.aside))
+        motion, other = both.motion.split(batch)
+        motion = 0.5 * (motion + torch.matmul(other, self.swap))
+        view, other = both.perspective.split(batch)
+        view = torch.clamp(0.5 * (view + other), *VIEWS)
+        learned, _ = both.learned.split(batch)
+        features = self.features(portrait, prior, view, learned)
+        return features, keypoints, self.closing(keypoints, motion, view)
 
 
 def lips(rig: Rig) -> tuple[Tensor, Tensor, Tensor]:

@@ -78,7 +78,7 @@ def first_flow(
     spread = poser.spread_halved if halved else poser.spread
     maps, heats = spread(posed, xs, ys, mix)
     flow, _ = poser.flow(posed, xs, ys, maps)
-    _, fixes, _ = prior.split([1, 2, PRIOR - 3], 1)
+    _, fixes = prior.split([1, PRIOR - 1], 1)
     fix = sample_at(fixes, xs, ys, flow)
     shift, depth, share = maps.split([3, 1, 1], 1)
     deeper, other = fix.split(1, 1)

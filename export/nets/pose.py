@@ -23,8 +23,9 @@ from torch import Tensor, nn
 
 from vivant import latent
 
-CAMERA = 16.0
-"""Distance of the assumed camera, IPD (about one metre)."""
+PERSPECTIVE = 1 / 14
+"""What is expected of a camera's perspective, the reciprocal of its distance, 1/IPD: of one that
+stands at 90 cm, the middle of what faces are seen from. Parallel projection would have none."""
 
 SCALE = (0.25,) * 55 + (8.0,) * 5 + (0.1, 0.1, 0.3)
 """A typical change of each latent in its own unit: one normalised unit of a motion code."""
@@ -104,6 +105,8 @@ class Posed(NamedTuple):
     """(B, 1, 1) interpupillary distance, frame fractions."""
     axis: Tensor
     """(B, 1, 2) the photo's eyes, where the optical axis meets the frame, frame fractions."""
+    perspective: Tensor
+    """(B, 1, 1) reciprocal of the camera's distance from the photo's eyes, 1/IPD."""
     back: Tensor
     """(B, 3, 3) rotation from the driven to the photo's head."""
     pivot: Tensor
@@ -122,21 +125,24 @@ class Posed(NamedTuple):
     """(B, 2, 3) the driven middle of the edges of upper and lower teeth, as ``points``."""
 
 
-def _project(points: Tensor, size: Tensor, axis: Tensor) -> Tensor:
+def _project(points: Tensor, size: Tensor, axis: Tensor, perspective: Tensor) -> Tensor:
     """Camera coordinates (B, N, 3), IPD -> frame fractions (B, N, 2)."""
-    return points[..., :2] * (CAMERA / (CAMERA - points[..., 2:])) * size + axis
+    return points[..., :2] / (1 - points[..., 2:] * perspective) * size + axis
 
 
-def in_camera(keypoints: Tensor, pupils: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def in_camera(
+    keypoints: Tensor, pupils: Tensor, perspective: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Keypoints (B, K, 3) of a photo in camera coordinates, (B, K, 3); the interpupillary distance
-    (B, 1, 1) and the middle of the eyes (B, 1, 2), frame fractions. ``pupils`` (2, K) picks them.
+    (B, 1, 1) and the middle of the eyes (B, 1, 2), frame fractions. ``pupils`` (2, K) picks them;
+    ``perspective`` (B, 1, 1) is the camera's.
     """
     pair = torch.matmul(pupils, keypoints)  # (B, 2, 3)
     gap = pair[:, 1:] - pair[:, :1]
     size = torch.sqrt((gap * gap).sum(-1, keepdim=True) + 1e-6)
     middle = 0.5 * (pair[:, :1] + pair[:, 1:])
     depth = (keypoints[..., 2:] - middle[..., 2:]) / size
-    plane = (keypoints[..., :2] - middle[..., :2]) / size * ((CAMERA - depth) / CAMERA)
+    plane = (keypoints[..., :2] - middle[..., :2]) / size * (1 - depth * perspective)
     return torch.cat([plane, depth], -1), size, middle[..., :2]
 
 
@@ -185,14 +191,20 @@ class Poser(nn.Module):
         self.nearness = nn.Parameter(torch.tensor(1.5))
 
     def forward(
-        self, keypoints: Tensor, source: Tensor, motion: Tensor, away: Tensor | None = None
+        self,
+        keypoints: Tensor,
+        source: Tensor,
+        motion: Tensor,
+        perspective: Tensor,
+        away: Tensor | None = None,
     ) -> Posed:
-        """(B, K, 3), (B, 63), (B, 63) -> the photo's keypoints posed by ``motion``.
+        """(B, K, 3), (B, 63), (B, 63), (B, 1) -> the photo's keypoints posed by ``motion``.
 
         ``away`` (B, 1, 3): the head's own pivot from the generic one, IPD, known in training alone.
         """
         batch = keypoints.shape[0]
-        photo, size, axis = in_camera(keypoints, self.pupils)
+        view = perspective[..., None]
+        photo, size, axis = in_camera(keypoints, self.pupils, view)
         turn_s, turn_d = rotation(source[:, 57:60]), rotation(motion[:, 57:60])
         up = torch.tensor([1.0, -1.0, 1.0], device=source.device)
         move_s, move_d = (source[:, None, 60:] * up), (motion[:, None, 60:] * up)  # (B, 1, 3)
@@ -215,10 +227,10 @@ class Poser(nn.Module):
         amplitude = front * torch.exp(self.gain) * self.shown * (1 - hide) * (1 - hide)
         amplitude = amplitude * (1 + (IRIS - 1) * self.pupils.sum(0))
         calm = torch.matmul(head, rows_d) + rest + move_d
-        places = _project(points, size, axis)
+        places = _project(points, size, axis, view)
         seen = torch.cat([places, points[..., 2:]], -1)
         same = points - self.weight * torch.matmul(driven - own, rows_d)
-        still = torch.cat([_project(same, size, axis), same[..., 2:]], -1)
+        still = torch.cat([_project(same, size, axis, view), same[..., 2:]], -1)
         return Posed(
             points=seen,
             still=still,
@@ -226,13 +238,14 @@ class Poser(nn.Module):
             amplitude=amplitude,
             size=size,
             axis=axis,
+            perspective=view,
             back=torch.matmul(turn_s, rows_d),
             pivot=rest + move_d,
             pivot_photo=rest + move_s,
             travel=move_s - move_d,
             head=turn_d,
             eyes=torch.matmul(self.pupils, calm).mean(1, keepdim=True),
-            anchors=_project(torch.matmul(self.groups, calm), size, axis),
+            anchors=_project(torch.matmul(self.groups, calm), size, axis, view),
             teeth=torch.matmul(self.rows, seen),
         )
 
@@ -313,13 +326,14 @@ class Poser(nn.Module):
         shift, depth, share = maps.split([3, 1, 1], 1)
         # Turning moves a point by (R - 1)(point - pivot), and the pivot by the travel.
         turn = posed.back - torch.eye(3, device=maps.device)
-        moved = _turned(turn, posed.pivot, column, row, depth)
+        view = posed.perspective[..., None]
+        moved = _turned(turn, posed.pivot, column, row, depth, view)
         rigid = share * moved + posed.travel.transpose(1, 2)[..., None]
 
         def project(step: Tensor) -> Tensor:
             across, down, toward = step.split(1, 1)
-            scale = posed.size[..., None] * CAMERA / (CAMERA - depth - toward)
-            toward = toward / CAMERA
+            scale = posed.size[..., None] / (1 - (depth + toward) * view)
+            toward = toward * view
             return torch.cat([(across + column * toward), (down + row * toward)], 1) * scale
 
         return project(rigid - shift), project(rigid)
@@ -328,7 +342,8 @@ class Poser(nn.Module):
         """Where the points of ``depth`` (B, 1, H, W) lie on the driven head, (B, 3, H, W), IPD from
         the midpoint of the pupils."""
         column, row = _plane(posed, xs, ys)
-        return _turned(posed.head.transpose(1, 2), posed.eyes, column, row, depth)
+        turn, view = posed.head.transpose(1, 2), posed.perspective[..., None]
+        return _turned(turn, posed.eyes, column, row, depth, view)
 
 
 def _bumps(points: Tensor, xs: Tensor, ys: Tensor, reach: Tensor) -> tuple[Tensor, Tensor]:
@@ -358,12 +373,14 @@ def _plane(posed: Posed, xs: Tensor, ys: Tensor) -> tuple[Tensor, Tensor]:
     return column[:, None, None, :], row[:, None, :, None]
 
 
-def _turned(turn: Tensor, origin: Tensor, column: Tensor, row: Tensor, depth: Tensor) -> Tensor:
+def _turned(
+    turn: Tensor, origin: Tensor, column: Tensor, row: Tensor, depth: Tensor, perspective: Tensor
+) -> Tensor:
     """``turn`` (B, 3, 3) of the grid's points at ``depth`` (B, 1, H, W) from ``origin`` (B, 1, 3).
 
-    A point at depth z lies at (column, row) (1 - z / CAMERA): the result is linear in z.
+    A point at depth z lies at (column, row) (1 - z ``perspective``): the result is linear in z.
     """
     fixed = torch.matmul(turn, origin.transpose(1, 2))[..., None]  # (B, 3, 1, 1)
     x, y, z = (part[..., None] for part in turn.split(1, 2))
     plane = x * column + y * row  # (B, 3, H, W)
-    return plane + (z - plane / CAMERA) * depth - fixed
+    return plane + (z - plane * perspective) * depth - fixed

@@ -171,9 +171,10 @@ class Render(nn.Module):
         gate = 1 - torch.exp(-STILL * (change * change).sum(1, keepdim=True))[:, :, None, None]
         blocks = [*self.level32, *self.level16, self.back32, self.back64]
         film = films(self.steer(torch.cat([motion / self.scale, change], 1) * 0.5), blocks)
-        posed = self.poser(keypoints, source, motion, away)
+        parts = [PHOTO, PRIOR, 1, LEARNED, BACKGROUND]
+        folded, prior, view, learned, background = features.split(parts, 1)
+        posed = self.poser(keypoints, source, motion, view[:, :, 0, 0], away)
         posed = posed if truth is None else self.poser.with_teeth(posed, truth)
-        folded, prior, learned, background = features.split([PHOTO, PRIOR, LEARNED, BACKGROUND], 1)
         person, _ = prior.split([1, PRIOR - 1], 1)
         photo = F.pixel_shuffle(folded, 4)  # (B, 3, 256, 256)
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from vivant import latent
 from vivant.export.nets.layers import coarse, conv, quiet
-from vivant.export.nets.pose import CAMERA, Posed
+from vivant.export.nets.pose import Posed
 from vivant.export.nets.warp import hats
 
 
@@ -124,12 +124,12 @@ class Teeth(nn.Module):
         fractions, where a cell is ``inside`` (B, 1, H, W) the mouth's opening."""
         across, down, depth = posed.teeth.split(1, 2)  # (B, 2, 1)
         size = posed.size  # (B, 1, 1)
-        near = 1 - depth / CAMERA
+        near = 1 - depth * posed.perspective
         u = ((xs[:, None] - across) / size * near)[:, :, None, :]  # (B, 2, 1, W)
         v = ((ys[:, None] - down) / size * near)[:, :, :, None]  # (B, 2, H, 1)
         # A pixel's line of sight is (u, v, 0) + z ray, all in camera coordinates from the edge.
         middle_x, middle_y = posed.axis.split(1, 2)
-        ray = torch.cat([middle_x - across, middle_y - down], 2) / (size * CAMERA)
+        ray = torch.cat([middle_x - across, middle_y - down], 2) / size * posed.perspective
         ray = torch.cat([ray, torch.ones_like(near)], 2)  # (B, 2, 3)
         rx, ry, rz = (part[..., None] for part in torch.matmul(ray, posed.head).split(1, 2))
         ax, ay, az = (part[:, :, None] for part in posed.head[:, 0:1].split(1, 2))  # (B, 1, 1, 1)

@@ -31,7 +31,8 @@ from vivant.benchmarks.photos import GESTURES, KINDS, gesture
 from vivant.benchmarks.photos import table as photo_table
 from vivant.composite import Compositor
 from vivant.errors import UsageError
-from vivant.export.nets.encode import Encode
+from vivant.export.nets.encode import PHOTO, PRIOR, Encode
+from vivant.export.nets.pose import PERSPECTIVE
 from vivant.export.nets.render import Render
 from vivant.export.nets.warp import composite, resize, sample
 from vivant.export.synth.people.classes import FACE, HAIR, WORN
@@ -166,7 +167,7 @@ def held_out(encode: Encode, render: Render, files: list[Path], seed: int) -> di
     """
     regions = Regions(torch.device("cpu"))
     alone, told, unlit, exact, lit = (Tally() for _ in range(5))
-    keypoints, owns, flickers, codes = [], [], [], []
+    keypoints, owns, flickers, codes, views = [], [], [], [], []
     for k, path in enumerate(files):
         print(f"person {k + 1} of {len(files)}", file=sys.stderr)
         person = portrait_pairs(load_person(path))
@@ -213,10 +214,12 @@ def held_out(encode: Encode, render: Render, files: list[Path], seed: int) -> di
         away = ((points - batch["points"])[0, :, :2] * FRAME).norm(dim=-1)
         keypoints.append(away[regions.points > 0.5].median().item())
         codes.append((own - batch["code"])[0].abs())
+        views.append([float(x) for x in (features[0, PHOTO + PRIOR, 0, 0], batch["perspective"])])
     error = torch.stack(codes).mean(0)
     table = {
         "persons": float(len(files)),
         "keypoint error, median, px": float(np.median(keypoints)),
+        "perspective, share of variance told": told_share(np.array(views)),
         "own-motion PSNR, least, dB": min(owns),
         "second difference of 5 % steps, levels": float(np.mean(flickers)),
     }
@@ -227,6 +230,12 @@ def held_out(encode: Encode, render: Render, files: list[Path], seed: int) -> di
     table |= {f"the same, light left: {k}": v for k, v in unlit.pictures("face").items()}
     table |= {f"exact flow and paint: {k}": v for k, v in exact.pictures("face").items()}
     return table | {f"the same, our light: {k}": v for k, v in lit.pictures("face").items()}
+
+
+def told_share(views: np.ndarray) -> float:
+    """How much of the variance about ``PERSPECTIVE`` a guess explains: (N, 2) guess and truth."""
+    guess, truth = views.T
+    return float(1 - np.square(guess - truth).sum() / np.square(truth - PERSPECTIVE).sum())
 
 
 def aligned(path: Path) -> np.ndarray:
@@ -241,9 +250,21 @@ def aligned(path: Path) -> np.ndarray:
     return cv2.resize(square, (FRAME, FRAME), interpolation=cv2.INTER_AREA)
 
 
-def driver(encode: Encode, render: Render, portrait: np.ndarray) -> tuple[Tensor, Tensor, Draw]:
-    """Keypoints (K, 3) and own code (63,) of a portrait (512, 512, 3) u8, and what moves it as a
-    stream would: composited by the product's own code."""
+class Driven(NamedTuple):
+    """A portrait that can be moved."""
+
+    points: Tensor
+    """(K, 3) its keypoints, frame fractions."""
+    own: Tensor
+    """(63,) its own code."""
+    distance: float
+    """Of its camera from the eyes, as ``encode`` tells it, IPD."""
+    draw: Draw
+    """From a code to a frame, composited by the product's own code."""
+
+
+def driver(encode: Encode, render: Render, portrait: np.ndarray) -> Driven:
+    """A portrait (512, 512, 3) u8 as a stream would move it."""
     photo = torch.from_numpy(portrait.copy()).permute(2, 0, 1)[None].float() / 255
     with torch.no_grad():
         features, points, own = encode(torch.nn.functional.avg_pool2d(photo, 2))
@@ -254,7 +275,7 @@ def driver(encode: Encode, render: Render, portrait: np.ndarray) -> tuple[Tensor
         with torch.no_grad():
             return compositor(*(part.numpy() for part in render(features, points, own, code)))
 
-    return points[0], own[0], draw
+    return Driven(points[0], own[0], 1 / float(features[0, PHOTO + PRIOR, 0, 0]), draw)
 
 
 def animate(
@@ -306,7 +327,7 @@ def compared(
         print(f"rendered person {k + 1} of {count}", file=sys.stderr)
         portrait = truth(code)
         true.append(observed(portrait, code, truth, tracks, {}))
-        _, own, draw = driver(encode, render, portrait)
+        _, own, _, draw = driver(encode, render, portrait)
         ours.append(observed(portrait, own.numpy(), draw, tracks, {}))
     table = summary(true, "true pictures") | summary(ours, "our frames of these")
     return gains_of(true) if tracks.plain is not None else {}, table
@@ -330,8 +351,9 @@ def photographs(
     for k, path in enumerate(paths):
         print(f"photo {k + 1} of {len(paths)}: {path.name}", file=sys.stderr)
         portrait = aligned(path)
-        points, own, draw = driver(encode, render, portrait)
+        points, own, distance, draw = driver(encode, render, portrait)
         frames, figures = animate(portrait, points, own, draw)
+        figures["camera told, IPD"] = distance
         rows[path.name] = figures | observed(portrait, own.numpy(), draw, tracks, gains)
         if sheets is not None:
             sheets.mkdir(parents=True, exist_ok=True)

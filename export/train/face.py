@@ -25,9 +25,9 @@ import torch
 from torch import Tensor, nn
 
 from vivant.errors import UsageError
-from vivant.export.nets.encode import CHANNELS, UNSEEN, Encode
+from vivant.export.nets.encode import CHANNELS, UNSEEN, VIEW, Encode
 from vivant.export.nets.layers import Conv
-from vivant.export.nets.pose import load_rig
+from vivant.export.nets.pose import PERSPECTIVE, load_rig
 from vivant.export.nets.render import Render
 from vivant.export.train import face_sheet
 from vivant.export.train.face_data import NONE, People, prefetch, shards, to_device
@@ -93,36 +93,44 @@ def rate(progress: float, peak: float) -> float:
 
 
 def fit_code(encode: Encode, files: list[Path], seed: int) -> None:
-    """Start the own motion code from ridge regression of true keypoints, jittered by their error.
+    """Start the own motion code and the perspective from ridge regression of true keypoints,
+    jittered by their error.
 
     A straight line from keypoints finds the head's angles to about a degree and the jaw to a few
     hundredths; what it cannot see is left to the learned remainder.
     """
     rng = np.random.default_rng(seed)
-    rows, codes = [], []
+    rows, codes, views = [], [], []
     spread = np.array([JITTER[name.startswith(UNSEEN)] for name in load_rig().names])
     for path in files:
         with np.load(path) as file:
             points, motion = file["keypoints"], file["motion"]
         scene = find_scene(points, motion)
-        seen = [as_seen(scene, points, motion, k)[0][k] for k in range(len(motion))]
+        seen = [as_seen(scene, points, motion, k) for k in range(len(motion))]
         points = np.tile(points, (3, 1, 1))
-        codes.append(np.tile(np.stack(seen), (3, 1)))
+        codes.append(np.tile(np.stack([each.codes[k] for k, each in enumerate(seen)]), (3, 1)))
+        views.append(np.tile(np.stack([each.perspective for each in seen]), (3, 1)))
         jitter = rng.normal(0, 1 / FRAME, points.shape) * spread[:, None]
         plane = torch.from_numpy((points + jitter)[..., :2].astype(np.float32))
         rows.append(encode.relative(plane).numpy())
     if not rows:
         return
     x = np.pad(np.concatenate(rows).astype(np.float64), ((0, 0), (0, 1)), constant_values=1)
-    y = np.concatenate(codes) / encode.scale.numpy()
+    view = (np.concatenate(views) - PERSPECTIVE) / VIEW
+    y = np.concatenate([np.concatenate(codes) / encode.scale.numpy(), view], 1)
     solved = np.linalg.solve(x.T @ x + 0.1 * np.eye(x.shape[1]), x.T @ y)
     with torch.no_grad():
-        encode.linear.weight.copy_(torch.from_numpy(solved[:-1].T))
-        encode.linear.bias.copy_(torch.from_numpy(solved[-1]))
-        last = encode.regress[-1]
-        assert isinstance(last, nn.Linear)
-        last.weight.mul_(0.1)
-        last.bias.zero_()
+        told = torch.from_numpy(solved.T).float()
+        for line, rest, part in (
+            (encode.linear, encode.regress, told[:-1]),
+            (encode.view, encode.review, told[-1:]),
+        ):
+            line.weight.copy_(part[:, :-1])
+            line.bias.copy_(part[:, -1])
+            last = rest[-1]
+            assert isinstance(last, nn.Linear)
+            last.weight.mul_(0.1)
+            last.bias.zero_()
 
 
 def save(path: Path, state: dict[str, object]) -> None:
@@ -198,7 +206,7 @@ def train(options: argparse.Namespace) -> None:
         Path(options.data),
         options.seed,
         options.drivers,
-        extra=1 if options.renderer else options.extra,
+        extra=options.extra,
         workers=options.workers,
         rank=rank,
         world=world,
@@ -210,16 +218,17 @@ def train(options: argparse.Namespace) -> None:
         face.encode, face.render = load_face(options.start)
     elif not resume:
         fit_code(face.encode, shards(Path(options.data))[:600], options.seed)
-    # What poses the photo belongs to the encoder: the first flow is as good as its keypoints.
     if options.renderer:
         face.encode.requires_grad_(False)
-        face.render.poser.requires_grad_(False)
+        for part in (face.encode.appearance, face.encode.view, face.encode.review):
+            part.requires_grad_(True)
     face.to(device)
     face.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = copy.deepcopy(face).requires_grad_(False)
-    line = set(face.encode.linear.parameters())
-    encoder = [p for p in face.encode.parameters() if p not in line]
-    groups = [encoder, list(face.render.parameters()), list(face.encode.linear.parameters())]
+    line = [*face.encode.linear.parameters(), *face.encode.view.parameters()]
+    solved = set(line)
+    encoder = [p for p in face.encode.parameters() if p not in solved]
+    groups = [encoder, list(face.render.parameters()), line]
     groups = [[p for p in group if p.requires_grad] for group in groups]
     optimiser = torch.optim.AdamW(
         # The regression from keypoints starts solved; at full rate its noise would tilt heads.
@@ -354,7 +363,9 @@ def main(arguments: list[str] | None = None) -> None:
         "--critic", action="store_true", help="with --close-up: a critic asks for sharp mouths"
     )
     parser.add_argument(
-        "--renderer", action="store_true", help="train all but the encoder, which stays as it is"
+        "--renderer",
+        action="store_true",
+        help="train the renderer and the maps it is told: what finds keypoints and codes stays",
     )
     parser.add_argument("--encoder", action="store_true", help="train only the encoder")
     parser.add_argument("--start", help="checkpoint whose averaged weights to start from")

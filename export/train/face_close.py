@@ -109,16 +109,14 @@ def step_loss(face: Face, regions: Regions, batch: dict[str, Tensor]) -> tuple[T
     render = face.render
     with torch.no_grad():
         features, points, own = face.encode(batch["seen"])
-        features = torch.cat([face.encode.keep(batch["photo"]), features[:, PHOTO:]], 1)
     drivers = len(batch["motion"]) // len(batch["photo"])
     code = believed(face.encode, own, batch["code"], TRUST)
     code = code.repeat_interleave(drivers, 0)
-    points, prior = points.repeat_interleave(drivers, 0), features[:, PHOTO : PHOTO + PRIOR]
-    photo = batch["photo"].repeat_interleave(drivers, 0)
-    prior = prior.repeat_interleave(drivers, 0)
+    _, prior, view, _ = features.split([PHOTO, PRIOR, 1, features.shape[1] - PHOTO - PRIOR - 1], 1)
+    each = points, prior, view[:, :, 0, 0], batch["photo"], batch["away"][:, None]
+    points, prior, view, photo, away = (x.repeat_interleave(drivers, 0) for x in each)
     motion = batch["motion"]
-    away = batch["away"][:, None].repeat_interleave(drivers, 0)
-    posed = render.poser(points, code, motion, away)
+    posed = render.poser(points, code, motion, view, away)
     posed = render.poser.with_teeth(posed, batch["target_points"])
     change = (motion - code) / render.scale
     segment = batch["target_segment"]

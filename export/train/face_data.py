@@ -25,7 +25,7 @@ from vivant.export.nets.pose import load_rig
 from vivant.export.synth.people.classes import CAVITIES, FACE, HAIR, MOUTH, WORN
 from vivant.export.train.face_background import sample_texture, with_background
 from vivant.export.train.face_loss import HIDDEN_WEIGHT
-from vivant.export.train.face_pose import as_seen, find_scene
+from vivant.export.train.face_pose import Seen, as_seen, find_scene
 from vivant.export.train.face_teeth import bared
 
 OPEN = 80
@@ -299,15 +299,15 @@ class Look:
 
 def _alone(
     person: dict[str, Array],
-    known: tuple[Array, Array],
+    known: Seen,
     index: int,
     look: Look,
     rng: np.random.Generator,
     augment: Augment,
 ) -> dict[str, Array]:
     """One frame as the encoder alone sees it, of codes and keypoints as ``as_seen`` tells
-    them: ``seen``, ``code``, ``points``, ``segment``."""
-    codes, points = known
+    them: ``seen``, ``code``, ``points``, ``perspective``, ``segment``."""
+    codes, points, perspective = known
     frame = (_side256(person["image"][index]), person["segmentation"][index], codes[index], points)
     if rng.random() < augment.bare:
         frame = bared(*frame, rng)
@@ -317,6 +317,7 @@ def _alone(
         "seen": _damage(look.picture(image, classes), rng, augment),
         "code": geometry.code(code),
         "points": geometry.points(points),
+        "perspective": perspective,
         "segment": geometry.picture(classes, nearest=True)[::2, ::2],
     }
 
@@ -359,8 +360,8 @@ def make_frames(
 ) -> dict[str, Array]:
     """``count`` frames of one person for the encoder alone, each in its own look.
 
-    Returns ``seen`` (N, 256, 256, 3) u8, ``code`` (N, 63), ``points`` (N, K, 3), ``segment``
-    (N, 64, 64).
+    Returns ``seen`` (N, 256, 256, 3) u8, ``code`` (N, 63), ``points`` (N, K, 3), ``perspective``
+    (N, 1), ``segment`` (N, 64, 64).
     """
     classes = person["segmentation"]
     scene = find_scene(person["keypoints"], person["motion"])
@@ -384,10 +385,11 @@ def make_sample(
     """One source, ``drivers`` drivers of one person; arrays without batch dimension.
 
     Returns encoder input ``seen`` and clean ``photo`` (256, 256, 3) u8, ``code`` (63,),
-    ``points`` (K, 3), ``segment`` (64, 64); per driver ``target``, ``motion``, ``target_points``,
-    ``target_segment`` (128, 128), ``flow`` (2, 128, 128), ``visible`` (128, 128); and ``extra``
-    frames for the encoder alone: ``more``, ``more_code``, ``more_points``, ``more_segment``, with
-    the flows to them, ``more_motion``, ``more_flow`` and ``more_told`` (see ``_turns``).
+    ``points`` (K, 3), ``perspective`` (1,), ``segment`` (64, 64); per driver ``target``,
+    ``motion``, ``target_points``, ``target_segment`` (128, 128), ``flow`` (2, 128, 128),
+    ``visible`` (128, 128); and ``extra`` frames for the encoder alone: ``more_seen``,
+    ``more_code``, ``more_points``, ``more_perspective``, ``more_segment``, with the flows to them,
+    ``more_motion``, ``more_flow`` and ``more_told`` (see ``_turns``).
     """
     pairs = person["pairs"]
     mouth = (person["segmentation"] == MOUTH).sum((1, 2))[pairs[:, 0]]
@@ -400,7 +402,7 @@ def make_sample(
     geometry = look.geometry
     scene = find_scene(person["keypoints"], person["motion"])
 
-    def seen(index: int) -> tuple[Array, Array]:
+    def seen(index: int) -> Seen:
         return as_seen(scene, person["keypoints"], person["motion"], index)
 
     def picture(index: int) -> Array:
@@ -411,10 +413,10 @@ def make_sample(
 
     frames = [int(pairs[row, 0]) for row in rows]
     more = [int(k) for k in rng.choice(np.unique(pairs[:, 1]), extra)]
-    codes, own_points = seen(source)
+    codes, own_points, perspective = seen(source)
     each = [(k, seen(k)) for k in more]
     others = [_alone(person, known, k, look, rng, augment) for k, known in each]
-    turns = [_turns(person, known[0], k, look, rng) for k, known in each]
+    turns = [_turns(person, known.codes, k, look, rng) for k, known in each]
     others = [frame | turn for frame, turn in zip(others, turns, strict=True)]
     photo = picture(source)
     return {
@@ -422,6 +424,7 @@ def make_sample(
         "seen": _damage(photo, rng, augment),
         "code": geometry.code(codes[source]),
         "points": geometry.points(own_points),
+        "perspective": perspective,
         "away": geometry.direction(scene.away),
         "segment": segment(source)[::2, ::2],
         "target": np.stack([picture(k) for k in frames]),
@@ -433,9 +436,10 @@ def make_sample(
     } | {
         name: np.stack([frame[key] for frame in others])
         for name, key in (
-            ("more", "seen"),
+            ("more_seen", "seen"),
             ("more_code", "code"),
             ("more_points", "points"),
+            ("more_perspective", "perspective"),
             ("more_segment", "segment"),
             ("more_motion", "motion"),
             ("more_flow", "flow"),
@@ -457,11 +461,11 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     out: Batch = {}
     for key, value in batch.items():
         value = value.to(device, non_blocking=True)
-        if key in ("photo", "seen", "more", "target"):
+        if key in ("photo", "seen", "more_seen", "target"):
             value = value.float().div_(255)
-            value = value.flatten(0, 1) if key in ("target", "more") else value
+            value = value.flatten(0, 1) if key in ("target", "more_seen") else value
             value = value.permute(0, 3, 1, 2)
-        elif key not in ("code", "points", "away", "segment"):
+        elif key not in ("code", "points", "perspective", "away", "segment"):
             value = value.flatten(0, 1)
         out[key] = value
     out["visible"] = out["visible"][:, None].float()

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vivant.export.nets.encode import BACKGROUND, PHOTO, Encode
+from vivant.export.nets.encode import Encode
 from vivant.export.nets.layers import Conv
 from vivant.export.train.face import EMA, load_face, rate, save
 from vivant.export.train.face_data import Augment, Batch, Pile, make_frames, prefetch, shards
@@ -60,12 +60,11 @@ def step_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss of one batch of frames, and its parts."""
     seen = batch["seen"].permute(0, 3, 1, 2).float() / 255
-    total, log, found = encoder_loss(
-        regions, encode, seen, batch["code"], batch["points"], batch["segment"]
-    )
+    total, log, found = encoder_loss(regions, encode, batch | {"seen": seen})
     with torch.no_grad():
-        known = teacher.analyse(seen).features[:, PHOTO + 1 : -BACKGROUND]
-    kept = F.l1_loss(found.features[:, PHOTO + 1 : -BACKGROUND], known)
+        known = teacher.analyse(seen)
+    fixes, known_fixes = (each.prior[:, 1:] for each in (found, known))
+    kept = F.l1_loss(found.learned, known.learned) + F.l1_loss(fixes, known_fixes)
     return total + kept, log | {"kept": kept.detach(), "loss": total.detach()}
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vivant import latent
-from vivant.export.nets.encode import BACKGROUND, PHOTO, PRIOR, Analysis, Encode, widened
+from vivant.export.nets.encode import VIEW, VIEWS, Analysis, Encode
 from vivant.export.nets.painter import PAINT, first_flow
 from vivant.export.nets.pose import load_rig
 from vivant.export.nets.render import CELLS, LIGHT, Render
@@ -28,6 +28,8 @@ IPD = 0.165 * FRAME
 """Pixels between the pupils in the aligned portrait."""
 CODE_KNEE = 0.4
 """Where the penalty of the own code turns from quadratic to linear, normalised units."""
+VIEW_KNEE = 1.0
+"""The same of perspective, of which a picture tells half and never all."""
 BARING = ("jawOpen", "mouthUpperUp", "mouthLowerDown", "mouthSmile")
 """Shapes that show teeth."""
 LESS, LESS_SHARE = 0.6, 0.3
@@ -234,10 +236,21 @@ def spread_loss(found: Analysis, points: Tensor) -> Tensor:
     return total
 
 
+def maps_loss(found: Analysis, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Matte and perspective of what was found in a batch as for ``encoder_loss``."""
+    person = (batch["segment"] > 0).float()[:, None]
+    matte = F.binary_cross_entropy_with_logits(2 * found.prior[:, :1], person)
+    near = robust((found.perspective - batch["perspective"]) / VIEW, VIEW_KNEE).mean()
+    return matte + near, {"matte": matte, "perspective": near}
+
+
 def encoder_loss(
-    regions: Regions, encode: Encode, seen: Tensor, code: Tensor, points: Tensor, segment: Tensor
+    regions: Regions, encode: Encode, batch: dict[str, Tensor]
 ) -> tuple[Tensor, dict[str, Tensor], Analysis]:
-    """Keypoints, own motion, matte and segmentation of the encoder's input."""
+    """Keypoints, own motion, perspective, matte and segmentation of the encoder's input: ``seen``
+    (N, 3, 256, 256), ``code`` (N, 63), ``points`` (N, K, 3), ``perspective`` (N, 1) and ``segment``
+    (N, 64, 64)."""
+    seen, code, points, segment = (batch[key] for key in ("seen", "code", "points", "segment"))
     found = encode.analyse(seen)
     error = (found.keypoints - points) * FRAME
     # How far from the camera a head is does not show, and posing it asks for depth from its eyes.
@@ -248,25 +261,30 @@ def encoder_loss(
     known = (robust((found.motion - code) / encode.scale, CODE_KNEE) * regions.code).mean()
     moved = torch.matmul((found.motion - code)[:, :57], encode.delta).view(len(code), -1, 3)
     shift = (robust(moved[..., :2] * IPD, 0.5).sum(-1) * regions.points).mean()
-    person = (segment > 0).float()[:, None]
-    matte = F.binary_cross_entropy_with_logits(2 * found.features[:, PHOTO : PHOTO + 1], person)
+    maps, log = maps_loss(found, batch)
     classes = F.cross_entropy(found.segment.float(), segment.long(), label_smoothing=0.02)
     loss = (
         0.15 * keypoint
         + 4 * known
         + 0.5 * shift
-        + matte
+        + maps
         + 0.3 * classes
         + 0.3 * spread_loss(found, points)
     )
-    log = {
+    log |= {
         "keypoint_px": (plane * (regions.points > 0.5)).sum()
         / ((regions.points > 0.5).sum() * len(plane)),
         "code": known,
         "shift_px": shift,
-        "matte": matte,
     }
     return loss, log, found
+
+
+def perspective(found: Analysis, true: Tensor, believe: Tensor) -> Tensor:
+    """That of the last cameras of what was found where ``believe`` (N, 1), else the ``true`` one
+    (N, 1)."""
+    guess = torch.clamp(found.perspective[-len(true) :].detach(), *VIEWS)
+    return torch.where(believe, guess, true)
 
 
 def depth_loss(
@@ -279,11 +297,11 @@ def depth_loss(
     count, turns = batch["more_flow"].shape[:2]
     believe = torch.rand(count, 1, 1, device=batch["more_flow"].device) < trust
     points = torch.where(believe, found.keypoints[-count:].detach(), batch["more_points"])
-    prior = found.features[-count:, PHOTO : PHOTO + PRIOR]
+    near = perspective(found, batch["more_perspective"], believe[:, 0])
     away = batch["away"].repeat_interleave(count // len(batch["away"]), 0)[:, None]
-    many = [x.repeat_interleave(turns, 0) for x in (points, batch["more_code"], prior, away)]
-    points, code, prior, away = many
-    posed = render.poser(points, code, batch["more_motion"].flatten(0, 1), away)
+    each = points, batch["more_code"], found.prior[-count:], near, away
+    points, code, prior, near, away = (x.repeat_interleave(turns, 0) for x in each)
+    posed = render.poser(points, code, batch["more_motion"].flatten(0, 1), near, away)
     line = centres(batch["more_flow"].shape[-1], points).expand(count * turns, -1)
     first = first_flow(render.poser, posed, line, line, prior, render.mix, halved=True)
     error = robust((first.flow - batch["more_flow"].flatten(0, 1)) * FRAME, 0.5)
@@ -300,30 +318,25 @@ def face_loss(
     errs in that, another frame would be right, and no target shows that frame.
     """
     sources = len(batch["photo"])
+    every = {
+        key: torch.cat([batch[key], batch[f"more_{key}"]])
+        for key in ("seen", "code", "points", "perspective", "segment")
+    }
     if encode.heat.weight.requires_grad:
-        total, log, found = encoder_loss(
-            regions,
-            encode,
-            torch.cat([batch["seen"], batch["more"]]),
-            torch.cat([batch["code"], batch["more_code"]]),
-            torch.cat([batch["points"], batch["more_points"]]),
-            torch.cat([batch["segment"], batch["more_segment"]]),
-        )
-        turned = depth_loss(encode, render, found, batch, trust)
-        total = total + turned
-        log["turned_px"] = turned
+        total, log, found = encoder_loss(regions, encode, every)
     else:
-        total, log, found = batch["photo"].new_zeros(()), {}, encode.analyse(batch["seen"])
-    believe = torch.rand(sources, device=total.device) < trust
-    points = torch.where(
-        believe[:, None, None], found.keypoints[:sources].detach(), batch["points"]
-    )
+        found = encode.analyse(every["seen"])
+        total, log = maps_loss(found, every)
+    turned = depth_loss(encode, render, found, batch, trust)
+    total = total + turned
+    log["turned_px"] = turned
+    found = Analysis(*(part[:sources] for part in found))
+    believe = torch.rand(sources, 1, device=total.device) < trust
+    points = torch.where(believe[..., None], found.keypoints.detach(), batch["points"])
+    near = perspective(found, batch["perspective"], believe)
     # Paint is judged against undamaged pictures, so the photo that paint sees is undamaged too.
-    matte = found.features[:sources, PHOTO : PHOTO + 1]
-    learned = found.features[:sources, PHOTO + 1 : -BACKGROUND]
-    behind = encode.background(batch["photo"], matte)
-    features = torch.cat([encode.keep(batch["photo"]), widened(matte), learned, behind], 1)
-    own = believed(encode, found.motion[:sources].detach(), batch["code"], trust)
+    features = encode.features(batch["photo"], found.prior, near, found.learned)
+    own = believed(encode, found.motion.detach(), batch["code"], trust)
     drivers = len(batch["motion"]) // sources
     away = batch["away"][:, None]
     many = [x.repeat_interleave(drivers, 0) for x in (features, points, own, batch["photo"], away)]

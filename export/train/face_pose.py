@@ -155,11 +155,19 @@ def _pivot(middle: Floats, arm: Floats, motion: Floats, turn: Floats) -> Floats:
     return arm - generic - np.linalg.solve(normal, steps.T @ (wanted - steps @ generic))
 
 
-def as_seen(
-    scene: Scene, keypoints: Array, motion: Array, source: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Codes (F, 63) of all frames relative to the line of sight to the eyes of frame ``source``,
-    and its keypoints (K, 3), whose depth is then along that line."""
+class Seen(NamedTuple):
+    """A person's frames as one of them, the source, shows them."""
+
+    codes: NDArray[np.float32]
+    """(F, 63) of all frames, relative to the line of sight to the eyes of the source."""
+    points: NDArray[np.float32]
+    """(K, 3) keypoints of the source, whose depth is along that line."""
+    perspective: NDArray[np.float32]
+    """(1,) reciprocal of the camera's distance from these eyes, 1/IPD."""
+
+
+def as_seen(scene: Scene, keypoints: Array, motion: Array, source: int) -> Seen:
+    """Restate a person's keypoints (F, K, 3) and codes (F, 63) for frame ``source``."""
     points = np.asarray(keypoints[source], np.float64)
     eyes = points[_PUPILS].mean(0)
     slope = np.clip((scene.centre - eyes[:2]) / scene.focal, -TILT, TILT)
@@ -171,7 +179,9 @@ def as_seen(
     space = points - eyes
     space[:, :2] *= 1 - space[:, 2:] / scene.focal
     points[:, 2] = eyes[2] + space @ look[2]
-    return seen.astype(np.float32), points.astype(np.float32)
+    right, left = points[_PUPILS]
+    near = np.array([np.linalg.norm(left - right) / scene.focal])
+    return Seen(*(part.astype(np.float32) for part in (seen, points, near)))
 
 
 def about_neck(motion: Tensor, away: Tensor) -> Tensor:

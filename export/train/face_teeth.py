@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from vivant import latent
-from vivant.export.nets.pose import Poser, load_rig
+from vivant.export.nets.pose import PERSPECTIVE, Poser, load_rig
 from vivant.export.nets.warp import centres
 from vivant.export.synth.people.classes import HIDING, MOUTH, SKIN
 
@@ -59,7 +59,8 @@ def drawn_apart(
     driven = (code + change).astype(np.float32)
     own = torch.from_numpy(code)[None]
     line = centres(GRID, own).expand(1, -1)
-    posed = _POSER(torch.from_numpy(points)[None], own, torch.from_numpy(driven)[None])
+    near = torch.full((1, 1), PERSPECTIVE)
+    posed = _POSER(torch.from_numpy(points)[None], own, torch.from_numpy(driven)[None], near)
     maps, _ = _POSER.spread(posed, line, line, torch.zeros(1, len(_NAMES)))
     flow = _POSER.flow(posed, line, line, maps)[0][0].numpy()
 
