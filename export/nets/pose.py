@@ -154,6 +154,7 @@ class Poser(nn.Module):
     offset: Tensor
     pupils: Tensor
     groups: Tensor
+    each: Tensor
     shown: Tensor
     rows: Tensor
     lips: Tensor
@@ -175,7 +176,9 @@ class Poser(nn.Module):
                 anchors[0, k] = 1
             if name.startswith("lid"):
                 anchors[1 if name.endswith("Right") else 2, k] = 1
-        self.register_buffer("groups", anchors / anchors.sum(1, keepdim=True))
+        # Apart, for a mean's weights are not exact in the 16 bits in which they are stored.
+        self.register_buffer("groups", anchors, persistent=False)
+        self.register_buffer("each", 1 / anchors.sum(1, keepdim=True), persistent=False)
         shown = torch.tensor([0.0 if name in HIDDEN else 1.0 for name in rig.names])
         self.register_buffer("shown", shown[None])
         for name, starts in (("rows", TEETH), ("lips", ("lipInnerUpper", "lipInnerLower"))):
@@ -245,7 +248,7 @@ class Poser(nn.Module):
             travel=move_s - move_d,
             head=turn_d,
             eyes=torch.matmul(self.pupils, calm).mean(1, keepdim=True),
-            anchors=_project(torch.matmul(self.groups, calm), size, axis, view),
+            anchors=_project(torch.matmul(self.groups, calm) * self.each, size, axis, view),
             teeth=torch.matmul(self.rows, seen),
         )
 
