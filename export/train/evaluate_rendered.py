@@ -26,7 +26,8 @@ Array = np.ndarray
 SIZE = 512
 """Side of the pictures."""
 DISTANCE = 20.0
-"""Of the camera from the eyes, IPD: the median of what ``encode`` tells of ninety-four photos."""
+"""Of the camera from the eyes, IPD: about 1.3 m. Of ninety-four photos ``encode`` tells 17 or more
+of three in four, and 24 of the median."""
 
 
 def bare(traits: Traits) -> bool:
