@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import fake_coreml
+import generic_head
 import numpy as np
 import pytest
 import torch
@@ -56,6 +57,9 @@ def stages() -> dict[str, tuple[nn.Module, list[Example]]]:
     torch.manual_seed(0)
     encode, render = stirred(Encode(8)), stirred(Render(8))
     seen, driven = face_examples(encode, [picture(1)])
+    face = generic_head.keypoints(generic_head.motion())
+    # An untrained encoder, and its mirror image, see both pupils in one place: no face at all.
+    driven = [example | {"keypoints": face.numpy()} for example in driven]
     hearing = ListenConfig(widths=(16, 24, 32), middle=(1,), deep=(1, 2), features=24)
     thinking = DenoiseConfig(
         components=24, features=24, width=32, layers=2, condition_width=16, heads=2, window=6,
