@@ -23,20 +23,21 @@ LEARNED = 28
 """Then: learned appearance."""
 BACKGROUND = 3
 """Last: the background's colour continued behind the person."""
-CHANNELS = PHOTO + PRIOR + 1 + LEARNED + BACKGROUND
+PARTS = (PHOTO, PRIOR, 1, LEARNED, BACKGROUND)
+"""All of them, in order."""
+CHANNELS = sum(PARTS)
 SEGMENTS = 8
 """Classes of the auxiliary segmentation head (training only)."""
+VIEW = 0.027
+"""A typical deviation of perspective, 1/IPD."""
+VIEWS = (1 / 32, 1 / 7.5)
+"""Perspective of the farthest and the nearest camera, 1/IPD: from two metres to 48 cm."""
 
 UNSEEN = ("skull", "ear", "neck", "chest", "shoulder", "sternum", "teeth", "tongue", "hairline")
 """Keypoints that hair, clothes or lips often hide."""
 
 UPPER = tuple(f"lipInnerUpper{part}" for part in ("Right", "Mid", "Left"))
 LOWER = tuple(f"lipInnerLower{part}" for part in ("Right", "Mid", "Left"))
-VIEW = 0.027
-"""A typical deviation of perspective, 1/IPD."""
-VIEWS = (1 / 32, 1 / 7.5)
-"""Perspective of the farthest and the nearest camera, 1/IPD: from two metres to 48 cm."""
-
 TOUCH = 0.03
 """How far these may be apart in an expressionless face, IPD: .01 +- .008 on synthetic people, and
 as much as keypoints err."""
@@ -152,16 +153,15 @@ class Encode(nn.Module):
         self.register_buffer("parted", parted, persistent=False)
         self.register_buffer("share", share, persistent=False)
         # What a mirror image shows, as matrices.
-        mirror = np.eye(self.count, dtype=np.float32)[rig.mirror]
         mirrors = {
-            "mirror": mirror,
-            "swap": MOTION_MIRROR,
-            "aside": np.array([-1, 1, 1], np.float32),
+            "mirror": torch.eye(self.count)[torch.from_numpy(rig.mirror.astype("int64"))],
+            "swap": torch.from_numpy(MOTION_MIRROR.copy()),
+            "aside": torch.tensor([-1.0, 1.0, 1.0]),
+            "turned": torch.eye(256).flip(0),
+            "turned64": torch.eye(64).flip(0),
         }
-        mirrors |= {"turned": np.eye(256, dtype=np.float32)[::-1]}
-        mirrors |= {"turned64": np.eye(64, dtype=np.float32)[::-1]}
         for name, matrix in mirrors.items():
-            self.register_buffer(name, torch.from_numpy(matrix.copy()), persistent=False)
+            self.register_buffer(name, matrix, persistent=False)
 
     def analyse(self, portrait: Tensor) -> Analysis:
         """(B, 3, 256, 256) -> everything, with what only training needs."""
@@ -182,12 +182,12 @@ class Encode(nn.Module):
         offset = self.offset(summary).float().reshape(batch, self.count, 3)
         plane = torch.stack([x_mean, y_mean], -1) + 0.02 * offset[..., :2]
         known = self.relative(plane.detach())
-        code = self.linear(known) + self.regress(torch.cat([summary.float(), known], 1)).float()
+        looks = torch.cat([summary.float(), known], 1)
+        code = self.linear(known) + self.regress(looks).float()
         code = code * self.scale
         depth = self.depth(plane, code).detach() + 0.02 * offset[..., 2]
         keypoints = torch.cat([plane, depth[..., None]], -1)
-        view = self.view(known) + self.review(torch.cat([summary.float(), known], 1)).float()
-        view = PERSPECTIVE + VIEW * view
+        view = PERSPECTIVE + VIEW * (self.view(known) + self.review(looks).float())
         prior, learned = self.appearance(y64).float().split([PRIOR, LEARNED], 1)
         return Analysis(prior, learned, keypoints, code, view, self.segment(y64), across, down)
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vivant import latent
-from vivant.export.nets.encode import BACKGROUND, LEARNED, PHOTO, PRIOR
+from vivant.export.nets.encode import LEARNED, PARTS, PRIOR
 from vivant.export.nets.layers import SLOPE, Steered, conv, films, fold, quiet, upsample
 from vivant.export.nets.mirror import MOTION_MIRROR
 from vivant.export.nets.painter import (
@@ -171,8 +171,7 @@ class Render(nn.Module):
         gate = 1 - torch.exp(-STILL * (change * change).sum(1, keepdim=True))[:, :, None, None]
         blocks = [*self.level32, *self.level16, self.back32, self.back64]
         film = films(self.steer(torch.cat([motion / self.scale, change], 1) * 0.5), blocks)
-        parts = [PHOTO, PRIOR, 1, LEARNED, BACKGROUND]
-        folded, prior, view, learned, background = features.split(parts, 1)
+        folded, prior, view, learned, background = features.split(PARTS, 1)
         posed = self.poser(keypoints, source, motion, view[:, :, 0, 0], away)
         posed = posed if truth is None else self.poser.with_teeth(posed, truth)
         person, _ = prior.split([1, PRIOR - 1], 1)

@@ -31,7 +31,7 @@ from vivant.benchmarks.photos import GESTURES, KINDS, gesture
 from vivant.benchmarks.photos import table as photo_table
 from vivant.composite import Compositor
 from vivant.errors import UsageError
-from vivant.export.nets.encode import PHOTO, PRIOR, Encode
+from vivant.export.nets.encode import PARTS, Encode
 from vivant.export.nets.pose import PERSPECTIVE
 from vivant.export.nets.render import Render
 from vivant.export.nets.warp import composite, resize, sample
@@ -214,7 +214,7 @@ def held_out(encode: Encode, render: Render, files: list[Path], seed: int) -> di
         away = ((points - batch["points"])[0, :, :2] * FRAME).norm(dim=-1)
         keypoints.append(away[regions.points > 0.5].median().item())
         codes.append((own - batch["code"])[0].abs())
-        views.append([float(x) for x in (features[0, PHOTO + PRIOR, 0, 0], batch["perspective"])])
+        views.append([told_view(features), float(batch["perspective"])])
     error = torch.stack(codes).mean(0)
     table = {
         "persons": float(len(files)),
@@ -230,6 +230,12 @@ def held_out(encode: Encode, render: Render, files: list[Path], seed: int) -> di
     table |= {f"the same, light left: {k}": v for k, v in unlit.pictures("face").items()}
     table |= {f"exact flow and paint: {k}": v for k, v in exact.pictures("face").items()}
     return table | {f"the same, our light: {k}": v for k, v in lit.pictures("face").items()}
+
+
+def told_view(features: Tensor) -> float:
+    """The perspective in one portrait's features (1, C, 64, 64), 1/IPD."""
+    _, _, view, _, _ = features.split(PARTS, 1)
+    return float(view[0, 0, 0, 0])
 
 
 def told_share(views: np.ndarray) -> float:
@@ -275,7 +281,7 @@ def driver(encode: Encode, render: Render, portrait: np.ndarray) -> Driven:
         with torch.no_grad():
             return compositor(*(part.numpy() for part in render(features, points, own, code)))
 
-    return Driven(points[0], own[0], 1 / float(features[0, PHOTO + PRIOR, 0, 0]), draw)
+    return Driven(points[0], own[0], 1 / told_view(features), draw)
 
 
 def animate(

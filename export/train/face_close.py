@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from vivant.export.nets.encode import PHOTO, PRIOR
+from vivant.export.nets.encode import PARTS
 from vivant.export.nets.layers import Conv
 from vivant.export.nets.painter import PAINT, Shot, first_flow, sample_at
 from vivant.export.nets.render import FLOW, THIN, Render
@@ -112,7 +112,7 @@ def step_loss(face: Face, regions: Regions, batch: dict[str, Tensor]) -> tuple[T
     drivers = len(batch["motion"]) // len(batch["photo"])
     code = believed(face.encode, own, batch["code"], TRUST)
     code = code.repeat_interleave(drivers, 0)
-    _, prior, view, _ = features.split([PHOTO, PRIOR, 1, features.shape[1] - PHOTO - PRIOR - 1], 1)
+    _, prior, view, _, _ = features.split(PARTS, 1)
     each = points, prior, view[:, :, 0, 0], batch["photo"], batch["away"][:, None]
     points, prior, view, photo, away = (x.repeat_interleave(drivers, 0) for x in each)
     motion = batch["motion"]
