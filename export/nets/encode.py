@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from vivant import latent
 from vivant.export.nets.layers import SLOPE, Block, conv, fold, quiet, upsample
+from vivant.export.nets.matte import background, grown
 from vivant.export.nets.mirror import MOTION_MIRROR
 from vivant.export.nets.pose import PERSPECTIVE, SCALE, Rig, in_camera, load_rig, rotation
 
@@ -197,8 +197,9 @@ class Encode(nn.Module):
         """All that the renderer is told of a portrait (B, 3, 256, 256), (B, C, 64, 64)."""
         person, fixes = prior.split([1, PRIOR - 1], 1)
         view = perspective[..., None, None].expand(-1, -1, 64, 64)
-        behind = self.background(portrait, person)
-        return torch.cat([self.keep(portrait), widened(person), fixes, view, learned, behind], 1)
+        person = grown(portrait, person)
+        behind = background(portrait, person.detach())
+        return torch.cat([self.keep(portrait), person, fixes, view, learned, behind], 1)
 
     def relative(self, plane: Tensor) -> Tensor:
         """Image positions of the keypoints (B, K, 2) less place and size, (B, 2K)."""
@@ -245,24 +246,6 @@ class Encode(nn.Module):
         """The photo as feature channels, (B, 48, 64, 64), in the order of ``pixel_shuffle``."""
         return torch.index_select(fold(portrait, 4), 1, self.order)
 
-    def background(self, portrait: Tensor, matte: Tensor) -> Tensor:
-        """Colour of the background, (B, 3, 64, 64), continued behind the person.
-
-        Push and pull: averages of what is surely background, each hole filled from the next
-        coarser level (Gortler et al. 1996). ``matte`` (B, 1, 64, 64): logits of the person.
-        """
-        person = F.max_pool2d(torch.sigmoid(2 * matte.detach()), 3, 1, 1)
-        weight = torch.clamp(1 - 1.5 * person, 0, 1)
-        colour = F.avg_pool2d(portrait, 4) * weight
-        levels = [(colour, weight)]
-        for _ in range(6):
-            colour, weight = F.avg_pool2d(colour, 2), F.avg_pool2d(weight, 2)
-            levels.append((colour, weight))
-        behind = (colour + 1e-3 * 0.5) / (weight + 1e-3)
-        for colour, weight in reversed(levels[:-1]):
-            behind = (colour + 0.02 * upsample(behind)) / (weight + 0.02)
-        return behind
-
     def forward(self, portrait: Tensor) -> Encoded:
         """portrait (B, 3, 256, 256), RGB 0..1 -> features (B, C, 64, 64), keypoints (B, K, 3) in
         frame fractions, the photo's own motion (B, 63).
@@ -302,13 +285,3 @@ def lips(rig: Rig) -> tuple[Tensor, Tensor, Tensor]:
     share = np.linalg.solve(both @ parted + UNSURE**2 * np.eye(3), both)
     first, second, third = (torch.from_numpy(x).float() for x in (between, parted, share))
     return first, second, third
-
-
-def widened(person: Tensor) -> Tensor:
-    """A person's logits (B, 1, h, w), carried over to the four neighbours of each cell.
-
-    Loose hair reaches a cell further than the mask that was learned, and what the matte leaves
-    out stays behind as a ghost or tears when the head turns.
-    """
-    tall = F.max_pool2d(person, (3, 1), 1, (1, 0))
-    return torch.maximum(tall, F.max_pool2d(person, (1, 3), 1, (0, 1)))

@@ -206,7 +206,8 @@ class Render(nn.Module):
         light = light * F.avg_pool2d(matte, 4) * (LIGHT * gate)
 
         flow = flow + F.pixel_shuffle(self.residual(x64), 2).float() * (STEP * gate)
-        stretched = half(flow, 2), half(first.flow, 2), person, local
+        depth, lean = maps[:, 3:4] * posed.size[..., None], posed.back[:, :2, 2:, None]
+        stretched = half(flow, 2), depth, lean, person, local
         step = self.rim(*(part.detach() for part in stretched))
         flow = flow + self.twice @ step @ self.twice.T
         shown = sample(photo, flow.detach())

@@ -1,0 +1,84 @@
+"""The matte of a portrait, carried out to what a coarse mask leaves out, and what lies behind it.
+
+A learned mask of 64 x 64 cells loses loose hair, the rim of an ear or of a collar, and what it
+loses stays behind as a ghost, or tears, when the head turns. Beside the mask, what stands out from
+the background there is the person's: the background's colour and how much it varies are continued
+behind the person, and what differs by more than that is taken in, cell by cell.
+
+Nothing here is learned. Masks are logits (B, 1, 64, 64), of which ``render`` takes sigmoid(2 x);
+portraits (B, 3, 256, 256), RGB 0..1.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vivant.export.nets.layers import upsample
+
+GRAIN = 0.03
+"""Deviation of a background that seems even, in each colour: dither and traces of compression."""
+STANDS_OUT = 3.0
+"""Square of the distance from the background, in its variances, from which a cell is the person's.
+The largest of sixteen pixels' of a background that only varies is 1.7."""
+SURE = 2.0
+"""Largest logit of what is taken in."""
+STEPS = 4
+"""Cells by which the matte may grow, 32 of 512 pixels."""
+COARSE = 4
+"""Side of the patches, in cells, over which a background varies: of smaller ones a strand of hair
+would be its own background."""
+
+
+def continued(known: Tensor, share: Tensor) -> Tensor:
+    """What is ``known`` (B, C, n, n), times its ``share`` of each cell (B, 1, n, n), continued over
+    the cells of which nothing is.
+
+    Push and pull: averages of what is known, each hole filled from the next coarser level (Gortler
+    et al. 1996).
+    """
+    levels = [(known, share)]
+    while share.shape[-1] > 1:
+        known, share = F.avg_pool2d(known, 2), F.avg_pool2d(share, 2)
+        levels.append((known, share))
+    known, share = levels.pop()
+    filled = known / (share + 1e-3)
+    for known, share in reversed(levels):
+        filled = (known + 0.02 * upsample(filled)) / (share + 0.02)
+    return filled
+
+
+def background(portrait: Tensor, person: Tensor) -> Tensor:
+    """Colour of the background, (B, 3, 64, 64), continued behind the person."""
+    away = torch.clamp(1 - 1.5 * torch.sigmoid(2 * person), 0, 1)
+    return continued(F.avg_pool2d(portrait - 0.5, 4) * away, away) + 0.5
+
+
+def widened(person: Tensor) -> Tensor:
+    """A mask carried over to the four neighbours of each cell, as far as a mask of cells errs."""
+    tall = F.max_pool2d(person, (3, 1), 1, (1, 0))
+    return torch.maximum(tall, F.max_pool2d(person, (1, 3), 1, (0, 1)))
+
+
+def evidence(portrait: Tensor, person: Tensor) -> Tensor:
+    """How surely each cell is no background as what lies beyond ``person``, -SURE..SURE."""
+    beyond = F.max_pool2d(torch.sigmoid(2 * person), 3, 1, 1)
+    away = torch.clamp(1 - 1.5 * beyond, 0, 1)
+    image = portrait - 0.5
+    moments = torch.cat([F.avg_pool2d(image, 4), F.avg_pool2d(image * image, 4)], 1)
+    coarse = F.avg_pool2d(moments * away, COARSE), F.avg_pool2d(away, COARSE)
+    mean, square = upsample(upsample(continued(*coarse))).split(3, 1)
+    varies = torch.relu(square - mean * mean).sum(1, keepdim=True) + 3 * GRAIN**2
+    apart = image - upsample(upsample(mean))
+    apart = F.avg_pool2d((apart * apart).sum(1, keepdim=True), 3, 1, 1)
+    return torch.clamp(F.max_pool2d(apart, 4) / varies - STANDS_OUT, -2 * SURE, SURE)
+
+
+def grown(portrait: Tensor, person: Tensor) -> Tensor:
+    """A learned mask widened, and carried on to what hangs together with it and stands out."""
+    person = widened(person)
+    sure = evidence(portrait, person.detach())
+    for _ in range(STEPS):
+        person = torch.maximum(person, torch.minimum(F.max_pool2d(person, 3, 1, 1), sure))
+    return person

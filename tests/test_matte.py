@@ -1,0 +1,72 @@
+"""Promises of the matte: it grows to what hangs together with a person, and to nothing else."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from vivant.export.nets import matte
+
+GREY, SKIN, HAIR = 0.7, 0.4, 0.2
+
+
+def person() -> Tensor:
+    """Logits of a person who fills the left half of the frame."""
+    logits = torch.full((1, 1, 64, 64), -8.0)
+    logits[..., :32] = 8
+    return logits
+
+
+def photo() -> Tensor:
+    """That person before an even wall."""
+    picture = torch.full((1, 3, 256, 256), GREY)
+    picture[..., :128] = SKIN
+    return picture
+
+
+def test_an_even_background_stays_behind() -> None:
+    """Where nothing stands out the matte is the widened mask, to the neighbours of its cells."""
+    grown = matte.grown(photo(), person())
+    assert (grown[..., 33:] < -2).all()
+    assert (grown[..., :33] > 0).all()
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.02])
+def test_loose_hair_is_the_persons(noise: float) -> None:
+    """A strand that the mask cuts off is taken in as far as the matte may grow, and only that; a
+    spot of the same colour that nothing joins to the person stays where it is."""
+    torch.manual_seed(0)
+    picture = photo()
+    picture[..., 100:103, 128:148] = HAIR
+    picture[..., 180:183, 170:190] = HAIR
+    grown = matte.grown(picture + noise * torch.randn_like(picture), person())
+    assert (grown[0, 0, 25, 33:36] > 0.5).all()
+    assert (grown[0, 0, 40:50, 38:] < 0).all()
+    assert (grown[0, 0, :20, 36:] < 0).all()
+
+
+def test_a_background_that_varies_is_no_person() -> None:
+    """What differs from a wall of stripes no more than its stripes do stays behind."""
+    picture = photo()
+    stripes = 0.3 * (torch.arange(256) % 6 < 3).float() + 0.4
+    picture[..., 128:] = stripes[:, None]
+    assert torch.equal(matte.grown(picture, person()) > 0, matte.widened(person()) > 0)
+
+
+def test_nothing_that_was_the_persons_is_lost() -> None:
+    """Whatever the photo shows, the matte only grows, and at most by ``STEPS`` cells."""
+    torch.manual_seed(1)
+    logits = 4 * torch.randn(3, 1, 64, 64)
+    wide = matte.widened(logits)
+    grown = matte.grown(torch.rand(3, 3, 256, 256), logits)
+    reach = torch.nn.functional.max_pool2d(wide, 2 * matte.STEPS + 1, 1, matte.STEPS)
+    assert (grown >= wide).all()
+    assert (grown <= torch.maximum(wide, reach)).all()
+
+
+def test_the_background_is_continued_behind_the_person() -> None:
+    """The wall goes on behind a person, with nothing of their colour, and stays what it is."""
+    behind = matte.background(photo(), matte.grown(photo(), person()))
+    assert behind.shape == (1, 3, 64, 64)
+    assert (behind - GREY).abs().max() < 0.02
