@@ -12,7 +12,7 @@ from vivant.export.nets.painter import EDGE
 from vivant.export.nets.render import Render
 from vivant.export.nets.warp import centres, resize
 from vivant.export.train.face_close import SHARES, blend, painter
-from vivant.export.train.face_loss import found_at, misplaced
+from vivant.export.train.face_loss import found_at, gradient_l1, misplaced, texture_l1
 
 
 def waves(at: Tensor) -> Tensor:
@@ -26,6 +26,19 @@ def plane(size: int) -> Tensor:
     """Places of a frame's pixels, (1, 2, size, size)."""
     line = centres(size, torch.zeros(1))[0]
     return torch.stack(torch.meshgrid(line, line, indexing="xy"))[None]
+
+
+def test_hair_that_lies_elsewhere_is_better_than_a_haze() -> None:
+    """Pixel by pixel a blur is nearest to strands that lie a few pixels aside; by how much detail
+    there is, the strands are, and where nothing is asked for nothing counts."""
+    torch.manual_seed(0)
+    hair = torch.rand(1, 3, 256, 256)
+    aside, haze = hair.roll((3, 5), (2, 3)), F.avg_pool2d(hair, 9, 1, 4)
+    everywhere = torch.ones(1, 1, 256, 256)
+    assert gradient_l1(haze, hair, everywhere) < gradient_l1(aside, hair, everywhere)
+    assert 10 * texture_l1(aside, hair, everywhere) < texture_l1(haze, hair, everywhere)
+    assert texture_l1(hair, hair, everywhere) == 0
+    assert texture_l1(haze, hair, 0 * everywhere) == 0
 
 
 def test_a_misplaced_face_is_judged_where_it_is_drawn() -> None:

@@ -242,6 +242,10 @@ class Encode(nn.Module):
         """A code (B, 63) brought within what a photo's own code can be."""
         return torch.maximum(torch.minimum(motion, self.high), self.low)
 
+    def near(self, perspective: Tensor) -> Tensor:
+        """Perspective (B, 1) brought within what cameras can have."""
+        return torch.clamp(perspective, *VIEWS)
+
     def keep(self, portrait: Tensor) -> Tensor:
         """The photo as feature channels, (B, 48, 64, 64), in the order of ``pixel_shuffle``."""
         return torch.index_select(fold(portrait, 4), 1, self.order)
@@ -263,7 +267,7 @@ class Encode(nn.Module):
         motion, other = both.motion.split(batch)
         motion = 0.5 * (motion + torch.matmul(other, self.swap))
         view, other = both.perspective.split(batch)
-        view = torch.clamp(0.5 * (view + other), *VIEWS)
+        view = self.near(0.5 * (view + other))
         learned, _ = both.learned.split(batch)
         features = self.features(portrait, prior, view, learned)
         return features, keypoints, self.closing(keypoints, motion, view)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vivant import latent
-from vivant.export.nets.encode import VIEW, VIEWS, Analysis, Encode
+from vivant.export.nets.encode import VIEW, Analysis, Encode
 from vivant.export.nets.painter import PAINT, first_flow
 from vivant.export.nets.pose import load_rig
 from vivant.export.nets.render import CELLS, LIGHT, Render
@@ -34,6 +34,8 @@ BARING = ("jawOpen", "mouthUpperUp", "mouthLowerDown", "mouthSmile")
 """Shapes that show teeth."""
 LESS, LESS_SHARE = 0.6, 0.3
 """By how much of themselves, at most, they are made smaller, and how often."""
+PATCH = 8
+"""Side of the patches, of 256 pixels, whose amount of detail is compared."""
 FAR_OFF = 8.0
 """Pixels at most by which paint is judged beside its true place."""
 CLASS_WEIGHT = (0.3, 1.0, 0.7, 0.4, 2.0, 4.0, 1.5, 0.7)
@@ -124,6 +126,20 @@ def gradient_l1(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
         (ax, ay), (bx, by) = edges(a), edges(b)
         total = total + average((ax - bx).abs(), weight[..., :, 1:])
         total = total + average((ay - by).abs(), weight[..., 1:, :])
+    return total
+
+
+def texture_l1(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
+    """Difference of how much detail two pictures have, patch by patch, wherever in it that lies.
+
+    What a photo hides is not known pixel by pixel, and judged pixel by pixel its best guess is a
+    haze: stretched hair is wrong too, but looks like hair.
+    """
+    total = a.new_zeros(())
+    known = weight[..., :, 1:], weight[..., 1:, :]
+    for ours, true, each in zip(edges(a), edges(b), known, strict=True):
+        more = F.avg_pool2d((ours.abs() - true.abs()) * each, PATCH)
+        total = total + more.abs().mean() / each.mean().clamp_min(1e-6)
     return total
 
 
@@ -280,10 +296,10 @@ def encoder_loss(
     return loss, log, found
 
 
-def perspective(found: Analysis, true: Tensor, believe: Tensor) -> Tensor:
+def perspective(encode: Encode, found: Analysis, true: Tensor, believe: Tensor) -> Tensor:
     """That of the last cameras of what was found where ``believe`` (N, 1), else the ``true`` one
     (N, 1)."""
-    guess = torch.clamp(found.perspective[-len(true) :].detach(), *VIEWS)
+    guess = encode.near(found.perspective[-len(true) :].detach())
     return torch.where(believe, guess, true)
 
 
@@ -297,7 +313,7 @@ def depth_loss(
     count, turns = batch["more_flow"].shape[:2]
     believe = torch.rand(count, 1, 1, device=batch["more_flow"].device) < trust
     points = torch.where(believe, found.keypoints[-count:].detach(), batch["more_points"])
-    near = perspective(found, batch["more_perspective"], believe[:, 0])
+    near = perspective(encode, found, batch["more_perspective"], believe[:, 0])
     away = batch["away"].repeat_interleave(count // len(batch["away"]), 0)[:, None]
     each = points, batch["more_code"], found.prior[-count:], near, away
     points, code, prior, near, away = (x.repeat_interleave(turns, 0) for x in each)
@@ -333,7 +349,7 @@ def face_loss(
     found = Analysis(*(part[:sources] for part in found))
     believe = torch.rand(sources, 1, device=total.device) < trust
     points = torch.where(believe[..., None], found.keypoints.detach(), batch["points"])
-    near = perspective(found, batch["perspective"], believe)
+    near = perspective(encode, found, batch["perspective"], believe)
     # Paint is judged against undamaged pictures, so the photo that paint sees is undamaged too.
     features = encode.features(batch["photo"], found.prior, near, found.learned)
     own = believed(encode, found.motion.detach(), batch["code"], trust)
@@ -372,6 +388,7 @@ def face_loss(
     weight256 = resize(weight, PAINT)
     colour = average(robust(out - target, 0.01), weight256)
     sharp = gradient_l1(out, target, weight256)
+    texture = texture_l1(out, target, weight256)
     hidden = resize(torch.maximum(1 - visible, left), PAINT)
     inside = resize(among(segment, CAVITIES).float(), PAINT)
     close = resize(close, PAINT)
@@ -379,6 +396,7 @@ def face_loss(
     # A mouth's inside is small beside the lips about it, and holds more that no photo shows.
     need = need * (1 + resize(among(segment, (MOUTH,)).float(), PAINT))
     painted = average(robust(paint - target, 0.01), need) + 0.5 * gradient_l1(paint, target, need)
+    painted = painted + 2 * texture_l1(paint, target, need)
     tone = F.avg_pool2d((out - target) * weight256, 16) / F.avg_pool2d(weight256, 16)
     # In mouth and eyes paint may lie over what is seen; what is hidden it has to cover.
     # What is fetched from beside the person, or from in front of it, needs no paint.
@@ -392,7 +410,7 @@ def face_loss(
     ratio, sure = moved_light(photo, truth, batch["flow"], visible * person)
     light = average(robust(driven.light - ratio, 0.1), sure)
     total = total + 12 * colour + 8 * sharp + 16 * robust(tone, 0.01).mean()
-    total = total + 6 * painted + 0.25 * unsure + 1.5 * lazy + 25 * light
+    total = total + 6 * painted + 0.25 * unsure + 1.5 * lazy + 25 * light + 30 * texture
     error = (out.detach() - truth) ** 2
     face = resize(among(segment, (*FACE, HAIR)).float(), PAINT)
     epe, epe_first = (end_point(got.detach(), batch["flow"]) for got in (flow, first))
@@ -400,6 +418,7 @@ def face_loss(
         "flow_px": average(epe, visible * person),
         "first_px": average(epe_first, visible * person),
         "photo_l1": colour,
+        "texture": texture,
         "light": light,
         "light_0": average(robust(ratio, 0.1), sure),
         "psnr_face": -10 * torch.log10(average(error, face)),
