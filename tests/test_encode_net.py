@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from vivant.export.nets import matte
 from vivant.export.nets.encode import PHOTO, PRIOR, VIEWS, Encode
 from vivant.export.nets.mirror import MOTION_MIRROR
 from vivant.export.nets.pose import load_rig
@@ -18,15 +19,15 @@ def net() -> Encode:
 
 
 @torch.no_grad()
-def test_the_matte_takes_a_cell_of_loose_hair_along(net: Encode) -> None:
-    """A person's matte gets one cell more than was found, above, below and beside, nowhere less,
-    and what else was found stays."""
+def test_the_matte_is_grown_and_the_rest_stays(net: Encode) -> None:
+    """A person's matte is grown (``tests/test_matte.py``), the background is what is left of the
+    photo, and what else was found stays."""
     prior, learned = torch.randn(1, PRIOR, 64, 64), torch.rand(1, 28, 64, 64)
-    features = net.features(torch.rand(1, 3, 256, 256), prior, torch.tensor([[0.05]]), learned)
-    person, wide = prior[0, 0], features[0, PHOTO]
-    around = torch.nn.functional.pad(person[None], (1, 1, 1, 1), mode="replicate")[0]
-    sides = [around[:-2, 1:-1], around[2:, 1:-1], around[1:-1, :-2], around[1:-1, 2:], person]
-    torch.testing.assert_close(wide, torch.stack(sides).amax(0), rtol=0, atol=0)
+    portrait = torch.rand(1, 3, 256, 256)
+    features = net.features(portrait, prior, torch.tensor([[0.05]]), learned)
+    person = matte.grown(portrait, prior[:, :1])
+    assert torch.equal(features[:, PHOTO : PHOTO + 1], person)
+    assert torch.equal(features[:, -3:], matte.background(portrait, person))
     _, _, fixes, view, same, _ = features.split([PHOTO, 1, PRIOR - 1, 1, 28, 3], 1)
     torch.testing.assert_close(fixes, prior[:, 1:], rtol=0, atol=0)
     torch.testing.assert_close(same, learned, rtol=0, atol=0)

@@ -25,6 +25,16 @@ def photo() -> Tensor:
     return picture
 
 
+def test_a_mask_is_widened_by_its_neighbours() -> None:
+    """One cell more above, below and beside, nowhere less, and not at the corners."""
+    torch.manual_seed(2)
+    logits = torch.randn(2, 1, 64, 64)
+    around = torch.nn.functional.pad(logits, (1, 1, 1, 1), mode="replicate")[:, 0]
+    sides = around[:, :-2, 1:-1], around[:, 2:, 1:-1], around[:, 1:-1, :-2], around[:, 1:-1, 2:]
+    expected = torch.stack([*sides, logits[:, 0]]).amax(0)
+    assert torch.equal(matte.widened(logits)[:, 0], expected)
+
+
 def test_an_even_background_stays_behind() -> None:
     """Where nothing stands out the matte is the widened mask, to the neighbours of its cells."""
     grown = matte.grown(photo(), person())

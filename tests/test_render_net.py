@@ -122,19 +122,20 @@ def test_the_picture_is_composed_as_layers_of_paint(batch: int) -> None:
     """Photo, own colour, background and close-ups lie over each other by their weights."""
     torch.manual_seed(1)
     render = Render(8).eval()
-    detail, shown, uncovered = (torch.rand(batch, n, 128, 128) for n in (24, 3, 1))
+    detail, shown, person = (torch.rand(batch, n, 128, 128) for n in (24, 3, 2))
     background, close = torch.rand(batch, 3, 64, 64), torch.rand(batch, 4, PAINT, PAINT)
     close[:, 1:] *= close[:, :1]
     with torch.no_grad():
         render.reveal.weight.normal_(0, 0.1)
-        whole, ink, large = render.compose(detail, shown, uncovered, background, close)
+        whole, ink, large = render.compose(detail, shown, person, background, close)
         out = F.pixel_shuffle(render.leave(detail), 2)
         reveal = F.pixel_shuffle(render.reveal(detail), 2)
     own, keep, colour = torch.sigmoid(out).split([1, 1, 3], 1)
     wanted = resize(shown, PAINT) * keep + colour * (1 - keep)
-    left = torch.sigmoid(reveal + resize(uncovered, PAINT) * 8 - 4)
+    uncovered, near = resize(person, PAINT).split(1, 1)
+    left = torch.sigmoid(reveal + uncovered * 8 - 4)
     wanted = wanted * (1 - left) + resize(background, PAINT) * left
-    own = own * (1 - FETCHED * torch.clamp(3 * resize(uncovered, PAINT), 0, 1))
+    own = own * (1 - FETCHED * torch.clamp(3 * uncovered, 0, 1)) * near
     weight, over = close[:, :1], own * (1 - close[:, :1])
     wanted = (wanted * (over + THIN) + close[:, 1:]) / (over + weight + THIN)
     torch.testing.assert_close(ink / (whole + THIN), wanted, atol=1e-5, rtol=0)

@@ -141,7 +141,7 @@ class Render(nn.Module):
         start_shut(self.leave)
         self.reveal = conv(24, 4)
         quiet(self.reveal, 0.1)
-        self.enlarge = Double(4, FLOW)
+        self.enlarge = Double(5, FLOW)
         self.rim = Rim()
         self.register_buffer("twice", hats(64, FLOW), persistent=False)
         self.register_buffer("fourfold", hats(64, PAINT), persistent=False)
@@ -219,7 +219,8 @@ class Render(nn.Module):
         change = light + light * light * (0.5 + light * (1 / 6))
         faint = FAINT * torch.abs(change).mean((1, 2, 3), keepdim=True)
         change = self.eightfold @ change @ self.eightfold.T
-        cover, ink, shown = self.compose(detail, shown, still - matte, background, close)
+        person = torch.cat([still - matte, torch.maximum(still, matte)], 1)
+        cover, ink, shown = self.compose(detail, shown, person, background, close)
         bare = cover * gate, ink / (cover + THIN)
         occlusion, ink = relit(cover, ink, shown, change, faint)
         return Rendered(flow, occlusion * gate, ink / (occlusion + THIN), start, light, bare)
@@ -228,22 +229,25 @@ class Render(nn.Module):
         self,
         detail: Tensor,
         shown: Tensor,
-        uncovered: Tensor,
+        person: Tensor,
         background: Tensor,
         close: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Occlusion (B, 1, 256, 256), paint times it (and THIN, where it is left to divide by) and
-        ``shown`` enlarged, (B, 3, 256, 256) each."""
+        ``shown`` enlarged, (B, 3, 256, 256) each. ``person`` (B, 2, 128, 128): where they were and
+        are no more, and where they are or were."""
         weights = torch.cat([self.leave.weight, self.reveal.weight])
         biases = torch.cat([self.leave.bias, self.reveal.bias])  # type: ignore[list-item]
         out = F.pixel_shuffle(self.leave.of(detail, weights, biases), 2).float()
         occlusion, keep, colour, reveal = planes(out, [1, 1, 3, 1])
-        shown, uncovered = planes(self.enlarge(torch.cat([shown, uncovered], 1)), [3, 1])
+        shown, uncovered, near = planes(self.enlarge(torch.cat([shown, person], 1)), [3, 1, 1])
         occlusion, colour = torch.sigmoid(occlusion), torch.sigmoid(colour)
         paint = colour + torch.sigmoid(keep) * (shown - colour)
         # Where the person was and is no more, the background continues.
         left = torch.sigmoid(reveal + uncovered * 8 - 4)
         occlusion = occlusion * (1 - FETCHED * torch.clamp(3 * uncovered, 0, 1))
+        # What nobody covers stays the photo's: paint there was an arc beside the outline.
+        occlusion = occlusion * near
         background = self.fourfold @ background @ self.fourfold.T
         paint = paint + left * (background - paint)
         weight, premultiplied = close.split([1, 3], 1)
