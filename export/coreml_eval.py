@@ -250,10 +250,12 @@ def conv(a: Arguments) -> Result:
 
 
 def avg_pool(a: Arguments) -> Result:
-    """Mean over windows, without padding."""
-    if a.only("pad_type", "custom", "valid") == "custom" and any(a.ints("pad")):
-        raise BundleError("Core ML operator avg_pool: padding is not known")
-    return F.avg_pool2d(a.tensor("x"), a.ints("kernel_sizes"), a.ints("strides"))
+    """Mean over windows; padding counts as zeros, or not at all."""
+    x, sizes = a.tensor("x"), (a.ints("kernel_sizes"), a.ints("strides"))
+    mean = F.avg_pool2d(_padded(a, x), *sizes)
+    if a.flag("exclude_padding_from_average"):
+        mean = mean / F.avg_pool2d(_padded(a, torch.ones_like(x)), *sizes)
+    return mean
 
 
 def max_pool(a: Arguments) -> Result:

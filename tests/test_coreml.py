@@ -398,6 +398,20 @@ def test_resizing_by_hand() -> None:
     ]
 
 
+def test_means_by_hand() -> None:
+    """Padding counts as zeros in a mean over windows, or, where so told, not at all."""
+    options = {
+        "kernel_sizes": [1, 3],
+        "strides": [1, 1],
+        "pad_type": "custom",
+        "pad": [0, 0, 1, 1],
+    }
+    row = [[[[3.0, 6.0, 9.0]]]]
+    assert computed("avg_pool", row, (1, 1, 1, 3), **options) == [[[[3.0, 6.0, 5.0]]]]
+    alone = options | {"exclude_padding_from_average": np.array(True)}
+    assert computed("avg_pool", row, (1, 1, 1, 3), **alone) == [[[[4.5, 6.0, 7.5]]]]
+
+
 def test_what_the_evaluator_does_not_know_is_said() -> None:
     """An unknown operator, option, shape or input is an error, never a guess."""
     with pytest.raises(BundleError, match="unknown Core ML operator einsum"):

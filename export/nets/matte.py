@@ -72,7 +72,7 @@ def evidence(portrait: Tensor, person: Tensor) -> Tensor:
     varies = torch.relu(square - mean * mean).sum(1, keepdim=True) + 3 * GRAIN**2
     apart = image - upsample(upsample(mean))
     apart = F.avg_pool2d((apart * apart).sum(1, keepdim=True), 3, 1, 1)
-    return torch.clamp(F.max_pool2d(apart, 4) / varies - STANDS_OUT, -2 * SURE, SURE)
+    return torch.clamp(F.max_pool2d(apart, 4, 4) / varies - STANDS_OUT, -2 * SURE, SURE)
 
 
 def grown(portrait: Tensor, person: Tensor) -> Tensor:
