@@ -9,7 +9,7 @@ import torch
 
 from vivant.errors import UsageError
 from vivant.export.train import face_mean
-from vivant.export.train.face import Face
+from vivant.export.train.face import Face, read_face
 
 
 def written(path: Path, seed: int) -> dict[str, torch.Tensor]:
@@ -26,7 +26,7 @@ def test_a_mean_lies_between_its_ends(tmp_path: Path) -> None:
     first, second = written(paths[0], 0), written(paths[1], 1)
     for share in (0.0, 0.25, 1.0):
         face_mean.main([*map(str, paths), "--share", str(share)])
-        got = face_mean.load(paths[2]).state_dict()
+        got = read_face(paths[2]).state_dict()
         assert got.keys() == first.keys()
         for name, value in got.items():
             ends = first[name].double(), second[name].double()

@@ -49,9 +49,14 @@ def continued(known: Tensor, share: Tensor) -> Tensor:
     return filled
 
 
+def surely_beyond(person: Tensor) -> Tensor:
+    """Share of each cell that is surely background, 0..1."""
+    return torch.clamp(1 - 1.5 * torch.sigmoid(2 * person), 0, 1)
+
+
 def background(portrait: Tensor, person: Tensor) -> Tensor:
     """Colour of the background, (B, 3, 64, 64), continued behind the person."""
-    away = torch.clamp(1 - 1.5 * torch.sigmoid(2 * person), 0, 1)
+    away = surely_beyond(person)
     return continued(F.avg_pool2d(portrait - 0.5, 4) * away, away) + 0.5
 
 
@@ -62,9 +67,9 @@ def widened(person: Tensor) -> Tensor:
 
 
 def evidence(portrait: Tensor, person: Tensor) -> Tensor:
-    """How surely each cell is no background as what lies beyond ``person``, -SURE..SURE."""
-    beyond = F.max_pool2d(torch.sigmoid(2 * person), 3, 1, 1)
-    away = torch.clamp(1 - 1.5 * beyond, 0, 1)
+    """How surely each cell is no background as what lies beyond ``person``, a logit of at most
+    ``SURE``."""
+    away = surely_beyond(F.max_pool2d(person, 3, 1, 1))
     image = portrait - 0.5
     moments = torch.cat([F.avg_pool2d(image, 4), F.avg_pool2d(image * image, 4)], 1)
     coarse = F.avg_pool2d(moments * away, COARSE), F.avg_pool2d(away, COARSE)

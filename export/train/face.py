@@ -53,8 +53,8 @@ class Face(nn.Module):
         self.render = Render()
 
 
-def load_face(checkpoint: str | Path) -> tuple[Encode, Render]:
-    """``encode`` and ``render`` of a checkpoint: averaged float32 weights, evaluation mode.
+def read_face(checkpoint: str | Path) -> Face:
+    """Both networks of a checkpoint: averaged float32 weights, evaluation mode.
 
     Raises ``UsageError`` when the file is no checkpoint of these networks.
     """
@@ -70,7 +70,13 @@ def load_face(checkpoint: str | Path) -> tuple[Encode, Render]:
         raise UsageError(
             f"{Path(checkpoint).name} is no face checkpoint", got=str(error).splitlines()[0]
         ) from error
-    return face.encode.eval(), face.render.eval()
+    return face.eval()
+
+
+def load_face(checkpoint: str | Path) -> tuple[Encode, Render]:
+    """``encode`` and ``render`` of a checkpoint, see ``read_face``."""
+    face = read_face(checkpoint)
+    return face.encode, face.render
 
 
 def example_inputs() -> dict[str, tuple[Tensor, ...]]:
@@ -213,10 +219,9 @@ def train(options: argparse.Namespace) -> None:
     )
     checkpoint = out / "checkpoint.pt"
     resume = options.resume and checkpoint.exists()
-    face = Face()
-    if options.start and not resume:
-        face.encode, face.render = load_face(options.start)
-    elif not resume:
+    started = bool(options.start) and not resume
+    face = read_face(options.start) if started else Face()
+    if not (started or resume):
         fit_code(face.encode, shards(Path(options.data))[:600], options.seed)
     if options.renderer:
         face.encode.requires_grad_(False)

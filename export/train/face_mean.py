@@ -17,7 +17,7 @@ import torch
 
 from vivant.cli import run_module
 from vivant.errors import UsageError
-from vivant.export.train.face import Face, load_face, save
+from vivant.export.train.face import Face, read_face, save
 
 
 def mean(start: Face, trained: Face, share: float) -> Face:
@@ -26,13 +26,6 @@ def mean(start: Face, trained: Face, share: float) -> Face:
         for first, second in zip(start.parameters(), trained.parameters(), strict=True):
             first.lerp_(second, share)
     return start
-
-
-def load(checkpoint: Path) -> Face:
-    """Both networks of a checkpoint; raises ``UsageError``."""
-    face = Face()
-    face.encode, face.render = load_face(checkpoint)
-    return face
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if not 0 <= args.share <= 1:
         raise UsageError("--share is no share", expected="0 to 1", got=str(args.share))
-    face = mean(load(args.start), load(args.trained), args.share)
+    face = mean(read_face(args.start), read_face(args.trained), args.share)
     save(args.out, {"average": face.state_dict(), "step": 0})
     return 0
 
