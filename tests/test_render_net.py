@@ -13,7 +13,7 @@ from vivant.export.nets.encode import CHANNELS, PRIOR
 from vivant.export.nets.layers import Pack, conv, fold
 from vivant.export.nets.painter import PAINT
 from vivant.export.nets.pose import Posed, Poser, load_rig
-from vivant.export.nets.render import FETCHED, THIN, Render, relit
+from vivant.export.nets.render import FETCHED, OWNED, THIN, Render, relit
 from vivant.export.nets.warp import Double, hats, planes, resize
 
 
@@ -123,18 +123,21 @@ def test_the_picture_is_composed_as_layers_of_paint(batch: int) -> None:
     torch.manual_seed(1)
     render = Render(8).eval()
     detail, shown, person = (torch.rand(batch, n, 128, 128) for n in (24, 3, 2))
-    background, close = torch.rand(batch, 3, 64, 64), torch.rand(batch, 4, PAINT, PAINT)
+    behind, close = torch.rand(batch, 4, 64, 64), torch.rand(batch, 4, PAINT, PAINT)
     close[:, 1:] *= close[:, :1]
     with torch.no_grad():
         render.reveal.weight.normal_(0, 0.1)
-        whole, ink, large = render.compose(detail, shown, person, background, close)
+        whole, ink, large = render.compose(detail, shown, person, behind, close)
         out = F.pixel_shuffle(render.leave(detail), 2)
         reveal = F.pixel_shuffle(render.reveal(detail), 2)
     own, keep, colour = torch.sigmoid(out).split([1, 1, 3], 1)
     wanted = resize(shown, PAINT) * keep + colour * (1 - keep)
     uncovered, near = resize(person, PAINT).split(1, 1)
     left = torch.sigmoid(reveal + uncovered * 8 - 4)
-    wanted = wanted * (1 - left) + resize(background, PAINT) * left
+    background, single = resize(behind, PAINT).split([3, 1], 1)
+    theirs = OWNED * (near - torch.relu(uncovered)) * single
+    own, left = own * (1 - theirs * left), left * (1 - theirs)
+    wanted = wanted * (1 - left) + background * left
     own = own * (1 - FETCHED * torch.clamp(3 * uncovered, 0, 1)) * near
     weight, over = close[:, :1], own * (1 - close[:, :1])
     wanted = (wanted * (over + THIN) + close[:, 1:]) / (over + weight + THIN)

@@ -75,3 +75,22 @@ def test_a_head_that_tilts_in_the_picture_leads_nothing() -> None:
     jaw = torch.tensor([0.5, 2.0, -0.6])[None, :, None, None]
     assert Rim()(flow, depth, 0 * lean, outline(), jaw).abs().max() == 0
     assert Rim()(flow, depth, lean, outline(), jaw).abs().max() > 0.5 / CELLS
+
+
+@pytest.mark.parametrize("turns", [0, 1])
+def test_area_is_what_a_cell_shows_of_the_photo(turns: int) -> None:
+    """1 where flow only moves, also at the frame's edges, the product of what it stretches by, and
+    below nothing where it turns back on itself, and three cells beside."""
+    line = (centres(CELLS, torch.zeros(1)) - 0.5).expand(CELLS, CELLS)
+    area = Rim().area
+    moved = torch.full((1, 2, CELLS, CELLS), 0.2)
+    torch.testing.assert_close(area(moved), torch.ones(1, 1, CELLS, CELLS), atol=1e-5, rtol=0)
+    stretched = area(torch.stack([0.5 * line, -0.2 * line.t()])[None])
+    torch.testing.assert_close(stretched[..., 5:-5, 5:-5], torch.full((1, 1, 54, 54), 1.5 * 0.8))
+    # A step of .2 down to nothing within four cells: the photo is seen, back to front, once more.
+    step = torch.clamp(-16 * line + 0.5, 0, 1) * 0.2
+    flow = torch.stack([step, 0 * step]) if turns == 0 else torch.stack([0 * step, step.t()])
+    found = area(flow[None])[0, 0]
+    found = found if turns == 0 else found.t()
+    assert found[8:-8, 27:37].max() < 0
+    torch.testing.assert_close(found[:, 40:], torch.ones(CELLS, CELLS - 40), atol=1e-5, rtol=0)

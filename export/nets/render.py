@@ -33,13 +33,19 @@ from vivant.export.nets.painter import (
     start_shut,
 )
 from vivant.export.nets.pose import SCALE, Posed, Poser, load_rig
-from vivant.export.nets.rim import Rim
+from vivant.export.nets.rim import Rim, rise
 from vivant.export.nets.warp import Double, centres, hats, planes, sample
 
 FLOW = 128
 """Side of the flow field."""
 FETCHED = 0.5
 """Share of what a person uncovers that is fetched from beside them; the rest is painted."""
+OWNED = 0.7
+"""Share by which background is not painted over what the flow shows of the person: a network that
+is not sure of an outline covers it, and hair was cut narrower by a band with an arc beside it."""
+FOLDED = (0.1, 0.6)
+"""Area of the photo, to that shown of it, by which the flow folds and by which it surely does not:
+where it folds, beside a face that turns further, the person would show twice."""
 STILL = 25.0
 """Gate 1 - exp(-STILL |normalised motion change|^2): the photo's own motion returns the photo."""
 CHANGED = 10.0
@@ -220,7 +226,9 @@ class Render(nn.Module):
         faint = FAINT * torch.abs(change).mean((1, 2, 3), keepdim=True)
         change = self.eightfold @ change @ self.eightfold.T
         person = torch.cat([still - matte, torch.maximum(still, matte)], 1)
-        cover, ink, shown = self.compose(detail, shown, person, background, close)
+        single = rise(self.rim.area(half(first.flow.detach(), 2)), FOLDED)
+        behind = torch.cat([background, single], 1)
+        cover, ink, shown = self.compose(detail, shown, person, behind, close)
         bare = cover * gate, ink / (cover + THIN)
         occlusion, ink = relit(cover, ink, shown, change, faint)
         return Rendered(flow, occlusion * gate, ink / (occlusion + THIN), start, light, bare)
@@ -230,12 +238,13 @@ class Render(nn.Module):
         detail: Tensor,
         shown: Tensor,
         person: Tensor,
-        background: Tensor,
+        behind: Tensor,
         close: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Occlusion (B, 1, 256, 256), paint times it (and THIN, where it is left to divide by) and
         ``shown`` enlarged, (B, 3, 256, 256) each. ``person`` (B, 2, 128, 128): where they were and
-        are no more, and where they are or were."""
+        are no more, and where they are or were; ``behind`` (B, 4, 64, 64): the background, and
+        where the flow does not fold."""
         weights = torch.cat([self.leave.weight, self.reveal.weight])
         biases = torch.cat([self.leave.bias, self.reveal.bias])  # type: ignore[list-item]
         out = F.pixel_shuffle(self.leave.of(detail, weights, biases), 2).float()
@@ -243,12 +252,15 @@ class Render(nn.Module):
         shown, uncovered, near = planes(self.enlarge(torch.cat([shown, person], 1)), [3, 1, 1])
         occlusion, colour = torch.sigmoid(occlusion), torch.sigmoid(colour)
         paint = colour + torch.sigmoid(keep) * (shown - colour)
-        # Where the person was and is no more, the background continues.
+        background, single = (self.fourfold @ behind @ self.fourfold.T).split([3, 1], 1)
+        # Where the person was and is no more, the background continues, and hardly elsewhere.
         left = torch.sigmoid(reveal + uncovered * 8 - 4)
+        theirs = OWNED * (near - torch.relu(uncovered)) * single
+        occlusion = occlusion * (1 - theirs * left)
+        left = left * (1 - theirs)
         occlusion = occlusion * (1 - FETCHED * torch.clamp(3 * uncovered, 0, 1))
         # What nobody covers stays the photo's: paint there was an arc beside the outline.
         occlusion = occlusion * near
-        background = self.fourfold @ background @ self.fourfold.T
         paint = paint + left * (background - paint)
         weight, premultiplied = close.split([1, 3], 1)
         occlusion = occlusion * (1 - weight)

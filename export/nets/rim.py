@@ -43,6 +43,7 @@ class Rim(nn.Module):
     middle: Tensor
     known: Tensor
     slope: Tensor
+    mean: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +54,10 @@ class Rim(nn.Module):
         for k in range(CELLS):
             before, after = max(k - 1, 0), min(k + 1, CELLS - 1)
             slope[k, after], slope[k, before] = (s * CELLS / (after - before) for s in (1, -1))
-        constants = {"window": window, "middle": middle / known, "known": known, "slope": slope}
+        near = (torch.arange(CELLS)[:, None] - torch.arange(CELLS)).abs() < 2
+        mean = near / near.sum(1, keepdim=True)
+        constants = {"window": window, "middle": middle / known, "known": known}
+        constants |= {"slope": slope, "mean": mean}
         for name, value in constants.items():
             self.register_buffer(name, value, persistent=False)
 
@@ -61,6 +65,16 @@ class Rim(nn.Module):
         """Mean way to the person (B, 2, 64, 64), cells, and the person's share (B, 1, 64, 64)."""
         way, share = F.conv2d(person, window, padding=REACH // 2).split([2, 1], 1)
         return way, share
+
+    def area(self, flow: Tensor) -> Tensor:
+        """Area of the photo (B, 1, 64, 64) that a cell of the backward flow (B, 2, 64, 64), frame
+        fractions, shows, in cells, smoothed and the least of 7x7: below 0 it folds. What stood in
+        the photo and is seen once more lies up to three cells beside the fold."""
+        across = self.mean @ flow @ (self.slope @ self.mean).T
+        down = self.slope @ self.mean @ flow @ self.mean.T
+        one, two = across.split(1, 1)
+        three, four = down.split(1, 1)
+        return -F.max_pool2d(two * three - (1 + one) * (1 + four), 7, 1, 3)
 
     def forward(
         self, flow: Tensor, depth: Tensor, lean: Tensor, person: Tensor, place: Tensor
