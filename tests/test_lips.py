@@ -1,4 +1,5 @@
-"""Promises about lips: what a photo's own code says of their gap, and teeth to learn it from."""
+"""Promises about lips: they go where their rims do, what a photo's own code says of their gap, and
+teeth to learn it from."""
 
 from __future__ import annotations
 
@@ -10,9 +11,14 @@ import torch
 from generic_head import NEAR
 from generic_head import keypoints as seen
 from generic_head import motion as code
+from torch import Tensor
+from torch.nn import functional as F
 
 from vivant import latent
-from vivant.export.nets.encode import TOUCH, Encode
+from vivant.export.nets.encode import PRIOR, TOUCH, Encode
+from vivant.export.nets.lips import follow_lips, widened
+from vivant.export.nets.render import FLOW, Render
+from vivant.export.nets.warp import centres
 from vivant.export.synth.people import keypoints as generic
 from vivant.export.synth.people.classes import MOUTH
 from vivant.export.train.face_data import NONE, Augment, make_sample
@@ -174,3 +180,83 @@ def test_wide_open_mouths_are_driven_most() -> None:
 
     assert yawns(NONE) == pytest.approx(0.25, abs=0.15)
     assert yawns(replace(NONE, open=10.0)) == pytest.approx(10 / 13, abs=0.15)
+
+
+CELLS = 64
+ROWS = ((torch.arange(CELLS) + 0.5) / CELLS * 2 - 1)[None, None, :, None]
+HALF = torch.full((1, 1, 1, 1), 0.1)
+BESIDE = torch.full((1, 1, 1, CELLS), -1.0)
+"""No column lies beside the mouth."""
+
+
+def rims(upper: float, lower: float) -> Tensor:
+    """Level rims at these heights, (1, 2, 1, n)."""
+    return torch.tensor([upper, lower])[None, :, None, None].expand(1, 2, 1, CELLS)
+
+
+def shown(now: Tensor, was: Tensor, aside: Tensor = BESIDE) -> Tensor:
+    """The height in the photo that each cell shows, half windows, of a head that rests and a skin
+    that moves down by a tenth, (n, n)."""
+    skin = torch.full((1, 2, CELLS, CELLS), -0.1) * HALF
+    led = torch.stack([torch.zeros(1, 2, CELLS), ((was - now) * HALF)[:, :, 0]], 2)
+    still = torch.zeros(1, 2, 1, 1)
+    flow = skin + follow_lips(now, was, led, ROWS, HALF, aside, still, skin)
+    return (ROWS + flow[:, 1:] / HALF)[0, 0]
+
+
+def test_parted_lips_are_the_photos() -> None:
+    """Above the driven upper rim follows what lay above it in the photo, below the lower one what
+    lay below, without a fold, and no lip is drawn out; far from both the skin's own flow stays."""
+    was, now = rims(0.0, 0.0), rims(-0.05, 0.5)
+    column = shown(now, was)[:, 5]
+    rows = ROWS[0, 0, :, 0]
+    above, below = column[rows < -0.05], column[rows > 0.5]
+    assert -0.05 < above[-1] <= 0 <= below[0] < 0.05
+    assert (above.diff() > 0).all()
+    assert (below.diff() > 0).all()
+    near = below[: CELLS // 32].diff() / rows.diff()[0]
+    assert near.min() > 0.5
+    assert near.max() < 2
+    far = rows < -0.45
+    torch.testing.assert_close(column[far], rows[far] - 0.1)
+
+
+def test_only_what_lies_between_the_corners_is_led() -> None:
+    """A sixth of a half window beside the corners the skin's own flow stays."""
+    aside = (torch.arange(CELLS) / CELLS - 0.5)[None, None, None]
+    got = shown(rims(0.0, 0.5), rims(0.0, 0.0), aside)
+    skin = ROWS[0, 0] - 0.1
+    torch.testing.assert_close(got[:, 44:], skin.expand(CELLS, 20))
+    assert (got - skin)[:, :33].abs().max() > 0.3
+
+
+def test_a_mouth_opens_where_its_rims_part_further() -> None:
+    """Nothing opens of a photo's own mouth, nor where it closes, and a wide gap is open."""
+    for now, was, wanted in (
+        (rims(-0.1, 0.1), rims(-0.1, 0.1), 0.0),
+        (rims(0.0, 0.0), rims(-0.1, 0.2), 0.0),
+        (rims(0.0, 0.0), rims(0.05, 0.0), 0.0),
+        (rims(-0.1, 0.3), rims(-0.1, 0.1), 1.0),
+    ):
+        assert (widened(now, was) == wanted).all()
+
+
+@pytest.mark.parametrize("turn", [{}, {"headYaw": 12.0}, {"headPitch": -10.0, "headRoll": 8.0}])
+def test_the_first_flow_takes_each_rim_to_the_photos(turn: dict[str, float]) -> None:
+    """A pixel outside either rim of an open mouth lies what lies outside that rim in the photo."""
+    torch.manual_seed(0)
+    render, still, told = Render(8), code(), code(jawOpen=0.7, **turn)
+    points = seen(still)
+    with torch.no_grad():
+        posed = render.poser(points, still, told, NEAR)
+        line = centres(FLOW, points).expand(1, -1)
+        windows = render.windows(posed, told, told / render.scale)
+        flow = render.first(posed, torch.zeros(1, PRIOR, 64, 64), line, windows).flow
+        for picks, outside in zip(render.mouth.rims.chunk(2), (-1, 1), strict=True):
+            now, was = (torch.matmul(picks, p[0])[1:4, :2] for p in (posed.points, points))
+            pixel = torch.tensor([0.0, outside / FLOW])
+            at = (now + pixel) * 2 - 1
+            there = F.grid_sample(flow, at[None, None], align_corners=False)[0, :, 0].T
+            error = now + pixel + there - was
+            assert (outside * error[:, 1]).min() > 0
+            assert error.abs().max() < 2 / FLOW

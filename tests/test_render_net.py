@@ -186,6 +186,8 @@ def test_a_gaze_is_warped_and_a_blink_is_painted() -> None:
         change = (code - still) / render.scale
         with torch.no_grad():
             posed = render.poser(points, still, code, NEAR)
-            painted[names[0]] = render.close_up(posed, photo, prior, code, change)[:, :1].max()
+            windows = render.windows(posed, code, change)
+            close = render.close_up(posed, photo, prior, code, change, windows)
+            painted[names[0]] = close[:, :1].max()
     assert painted["gazeYaw"] == 0
     assert painted["eyeBlinkLeft"] > 0.01

@@ -208,7 +208,7 @@ def test_a_photos_teeth_do_not_follow_its_lips() -> None:
     teeth = cv2.fillPoly(np.zeros((1024, 1024), np.float32), [area], 1.0)
     share = torch.from_numpy(cv2.resize(teeth, (256, 256), interpolation=cv2.INTER_AREA))
     photo = GREEN + share * (RED - GREEN)
-    code = motion(jawOpen=0.7, mouthUpperUpLeft=0.6, mouthUpperUpRight=0.6)
+    code = motion(jawOpen=0.7, mouthUpperUpLeft=0.9, mouthUpperUpRight=0.9)
     painter, place, posed = window(code)
     with torch.no_grad():
         shot = painter.shot(render.poser, posed, photo, torch.zeros(1, PRIOR, 64, 64), code, place)

@@ -57,8 +57,8 @@ TINTS = 5
 
 
 def arc(u: Tensor, v: Tensor, ramp: Tensor) -> Tensor:
-    """The height (B, 2, 1, n) at columns ``ramp`` (1, n) of rims through four points each, from
-    left to right at ``u`` (B, 2, 4, 1) and as high as ``v``: cubic, and level beside them."""
+    """The height (B, 2, 1, n) at columns ``ramp`` (B or 1, n) of rims through four points each,
+    from left to right at ``u`` (B, 2, 4, 1) and as high as ``v``: cubic, and level beside them."""
     left, width = u[:, :, :1], torch.clamp(u[:, :, 3:] - u[:, :, :1], NARROW, 2.0)
     start, drop = v[:, :, :1], v[:, :, 3:] - v[:, :, :1]
     bulge, places = [], []
@@ -67,7 +67,7 @@ def arc(u: Tensor, v: Tensor, ramp: Tensor) -> Tensor:
         bulge.append((v[:, :, k : k + 1] - start - drop * place) / (place * (1 - place)))
         places.append(place)
     slope = (bulge[1] - bulge[0]) / (places[1] - places[0])
-    along = torch.clamp((ramp[None, None] - left) / width, 0, 1)
+    along = torch.clamp((ramp[:, None, None] - left) / width, 0, 1)
     return start + along * (drop + (1 - along) * (bulge[0] + slope * (along - places[0])))
 
 

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from vivant.export.nets.encode import PRIOR
 from vivant.export.nets.layers import SLOPE, Pack, Steered, conv, films, quiet, upsample
 from vivant.export.nets.lids import Lids, arc, beside, fallen, follow_rims, lid_cover, skin_of
+from vivant.export.nets.lips import follow_lips, widened
 from vivant.export.nets.pose import Posed, Poser, load_rig
 from vivant.export.nets.teeth import Rows, Teeth, photographed
 from vivant.export.nets.warp import centres, grid_at, planes, sample_grid
@@ -44,6 +45,10 @@ EDGE = 4.0
 """Distances from a rim are told in half windows times this, and up to 1."""
 WITHIN = 5.0
 """Teeth set in over the cell and a half about a rim: that many of these distances make one."""
+ROUND = 1.0
+"""How steeply rims of lips part at the corners of a mouth, of an ellipse's."""
+KEPT = 0.8
+"""Share by which lips are not painted: they are the photo's, which goes where they go."""
 
 
 class First(NamedTuple):
@@ -88,13 +93,17 @@ def first_flow(
     return First(flow, maps, heats, rigid)
 
 
-def chain(u: Tensor, v: Tensor, ramp: Tensor) -> Tensor:
-    """As ``arc``, straight from each point (B, 2, N, 1) to the next."""
+def chain(u: Tensor, v: Tensor, ramp: Tensor, bend: Tensor) -> Tensor:
+    """Values ``v`` (B, 2, N, C) at columns ``u`` (B, 2, N, 1), from each to the next, at columns
+    ``ramp`` (B or 1, n): (B, 2, C, n). Straight, but for a ``bend`` (1, 1, N - 1, 1): 1 leaves the
+    first point steeply and -1 comes to the next so."""
     wide = torch.clamp(u[:, :, 1:] - u[:, :, :-1], NARROW, 2.0)
-    steep = (v[:, :, 1:] - v[:, :, :-1]) / wide
     # As far along each part as it reaches: a minimum that broadcasts is refused on NPU 3720.
-    along = wide - torch.relu(wide - torch.relu(ramp[None, None] - u[:, :, :-1]))
-    return v[:, :, :1] + (steep * along).sum(2, keepdim=True)
+    along = wide - torch.relu(wide - torch.relu(ramp[:, None, None] - u[:, :, :-1]))
+    along = along / wide
+    along = along + bend * along * (1 - along)
+    start, rise = v[:, :, :1].transpose(2, 3), (v[:, :, 1:] - v[:, :, :-1]).transpose(2, 3)
+    return start + torch.matmul(rise, along)
 
 
 def start_shut(layer: nn.Conv2d) -> None:
@@ -131,6 +140,10 @@ class Mouth(NamedTuple):
     """(B, 1, n, n) where the photo's upper teeth are seen."""
     stretched: Tensor
     """(B, 1, n, n) where the photo, warped as its lips move, shows them drawn out."""
+    inside: Tensor
+    """(B, 1, n, n) where it lies open."""
+    opened: Tensor
+    """(B, 1, n, n) where it lies open further than the photo shows it."""
 
 
 class Eye(NamedTuple):
@@ -155,6 +168,8 @@ class Shot(NamedTuple):
     """(B, n) frame coordinates of the columns."""
     ys: Tensor
     """(B, n) of the rows."""
+    opened: Tensor | None = None
+    """(B, 1, n, n) where a mouth lies open further than in the photo."""
 
 
 class Painter(nn.Module):
@@ -164,6 +179,8 @@ class Painter(nn.Module):
     taper: Tensor
     place: Tensor
     rims: Tensor
+    downward: Tensor
+    bend: Tensor
 
     def __init__(
         self,
@@ -186,6 +203,11 @@ class Painter(nn.Module):
         self.register_buffer("taper", (edge[:, None] * edge[None, :])[None, None])
         place = torch.stack([ramp[None, :].expand(size, size), ramp[:, None].expand(size, size)])
         self.register_buffer("place", place[None].clone())
+        downward = torch.tensor([0.0, 1.0])[None, :, None, None]
+        self.register_buffer("downward", downward, persistent=False)
+        bend = torch.zeros(1, 1, len(rims[0]) - 1, 1)
+        bend[:, :, 0], bend[:, :, -1] = ROUND, -ROUND
+        self.register_buffer("bend", bend, persistent=False)
         act = nn.LeakyReLU(SLOPE)
         self.act = act
         inputs = 3 + 3 + 3 + 2 + HEATS + 3 + 2 + 2 * teeth
@@ -216,23 +238,44 @@ class Painter(nn.Module):
         u = (xs - window.centre[:, 0:1]) / half * window.side
         return u, (ys - window.centre[:, 1:2]) / half - self.lower
 
-    def lines(self, points: Tensor, size: Tensor, window: Window) -> Tensor:
-        """How high, in half windows, the upper and the lower rim of the opening lie in each column,
-        (B, 2, 1, n): lids bend from one of their ``points`` (B, K, 3) to the next, and lips go
-        straight."""
+    def rim(self, points: Tensor, size: Tensor, window: Window) -> tuple[Tensor, Tensor]:
+        """Where the ``points`` (B, K, 3) of upper and lower rim lie, half windows, (B, 2, N, 1)
+        across and down."""
         across, down, _ = torch.matmul(window.rims, points).split(1, 2)  # (B, 2 N, 1)
         u, v = self.within(across.flatten(1), down.flatten(1), size, window)
-        u, v = (x.reshape(len(x), 2, -1, 1) for x in (u, v))  # (B, 2, N, 1)
-        return arc(u, v, self.ramp) if self.teeth is None else chain(u, v, self.ramp)
+        count = u.shape[1] // 2
+        return u.reshape(-1, 2, count, 1), v.reshape(-1, 2, count, 1)
 
-    def between(self, posed: Posed, window: Window) -> Tensor:
-        """Which columns lie between an eye's corners, (B, 1, 1, n)."""
-        upper = torch.matmul(window.rims[: len(LIDS[0])], posed.points)  # (B, N, 3)
-        across, down, _ = upper.split(1, 2)
-        u, _ = self.within(across.flatten(1), down.flatten(1), posed.size, window)
-        left, right = u[:, None, None, :1], u[:, None, None, -1:]
-        ramp = self.ramp[None, None]
-        return torch.clamp((ramp - left) * EDGE, 0, 1) * torch.clamp((right - ramp) * EDGE, 0, 1)
+    def lines(
+        self, points: Tensor, size: Tensor, window: Window, columns: Tensor | None = None
+    ) -> Tensor:
+        """How high, in half windows, the upper and the lower rim of the opening lie in each of the
+        window's columns, or of those (B, N) that are given, (B, 2, 1, n or N): lids bend from one
+        of their ``points`` (B, K, 3) to the next, and lips go straight."""
+        u, v = self.rim(points, size, window)
+        ramp = self.ramp if columns is None else columns
+        return arc(u, v, ramp) if self.teeth is None else chain(u, v, ramp, self.bend)
+
+    def lips(
+        self, posed: Posed, window: Window, columns: Tensor, rows: Tensor, flow: Tensor
+    ) -> Tensor:
+        """``flow`` (B, 2, H, W) led by ``follow_lips``, over a grid of ``columns`` (B or 1, W) and
+        ``rows`` (B or 1, H), half windows."""
+        places = posed.points, posed.still
+        now, was = (self.lines(points, posed.size, window, columns) for points in places)
+        u, _ = self.rim(posed.points, posed.size, window)
+        way = torch.matmul(window.rims, (posed.photo - posed.points)[..., :2])  # (B, 2 N, 2)
+        led = chain(u, way.reshape(-1, 2, way.shape[1] // 2, 2), columns, self.bend)
+        half, aside = self.radius * posed.size[..., None], self.aside(u, columns)
+        spin = posed.back[:, :2, 1:2, None] - self.downward
+        rows = rows[:, None, :, None]
+        return flow + follow_lips(now, was, led, rows, half, aside, spin, flow)
+
+    def aside(self, u: Tensor, columns: Tensor) -> Tensor:
+        """How far ``columns`` (B or 1, N) lie from the corners of an opening with rims at ``u``
+        (B, 2, N, 1), away from its middle, (B, 1, 1, N), half windows."""
+        ramp = columns[:, None, None]
+        return torch.maximum(u[:, :1, :1] - ramp, ramp - u[:, :1, -1:])
 
     def edges(self, lines: Tensor) -> Tensor:
         """How far each pixel lies below the upper and above the lower of ``lines`` (B, 2, 1, n),
@@ -275,7 +318,10 @@ class Painter(nn.Module):
             # Teeth do not follow lips.
             keep = keep * (1 - mouth.stretched)
         colour = paint + keep * (moving + fixed * (rigid - moving) - paint)
-        layers = [] if mouth is None else [(mouth.stretched, colour), (mouth.seen, rigid)]
+        layers = []
+        if mouth is not None:
+            weight = weight * (1 - KEPT * (1 - mouth.inside))
+            layers = [(mouth.opened, paint), (mouth.stretched, colour), (mouth.seen, rigid)]
         if self.lids is not None and eye is not None:
             # A half-transparent lid is worse than a soft one: what is painted at all is covered.
             weight = weight * (2 - weight)
@@ -315,27 +361,31 @@ class Painter(nn.Module):
         was = self.lines(posed.still, posed.size, window)
         heights = self.ramp.transpose(0, 1)[None, None]
         edges, moving = self.edges(lines), first.flow
+        half = posed.size[..., None] * self.radius
         mouth = eye = None
         if window.pupil is not None and window.shut is not None:
             lines = fallen(lines, was, window.shut[:, :, None, None])
             gaze = torch.matmul(window.pupil, posed.still - posed.points)[..., :2].transpose(1, 2)
             flows = first.flow, first.rigid
-            half = posed.size[..., None] * self.radius
             moving, seen = follow_rims(lines, was, heights, half, flows, gaze[..., None])
-            between = self.between(posed, window)
+            u, _ = self.rim(posed.points, posed.size, window)
+            between = torch.clamp(-self.aside(u, self.ramp) * EDGE, 0, 1)
             cover = lid_cover(lines, was, heights, between)
             eye = Eye(seen, cover, beside(was, heights, between))
         if self.teeth is not None:
             below, above = torch.clamp(edges * WITHIN + 0.5, 0, 1).split(1, 1)
             inside = below * above
             rows = self.teeth.rows(posed, motion, xs, ys, inside)
-            pixel, step = self.size / (2 * self.radius), (first.flow - first.rigid)[:, 1:]
-            step = step / posed.size[..., None]  # IPD
+            moving = self.lips(posed, window, self.ramp, self.ramp, first.flow)
+            pixel = self.size / (2 * self.radius)
+            step = (moving - first.rigid)[:, 1:] / posed.size[..., None]  # IPD
             seen = inside * photographed(rows.over, pixel, was, heights)
             there = heights + step * (1 / self.radius)
-            mouth = Mouth(rows, seen, photographed(rows.over - step, pixel, was, there))
+            stretched = photographed(rows.over - step, pixel, was, there)
+            opened = inside * widened(lines, was)
+            mouth = Mouth(rows, seen, stretched, inside, opened)
         # With and without expression in one call: they lie below each other.
         grid = torch.cat([grid_at(xs, ys, f.detach()) for f in (moving, first.rigid)], 1)
         crop = torch.cat(sample_grid(photo, grid).chunk(2, 2), 1)
         paint = self(first, local, crop, edges, window.code, window.side, mouth, eye)
-        return Shot(paint, crop, xs, ys)
+        return Shot(paint, crop, xs, ys, mouth.opened if mouth else None)

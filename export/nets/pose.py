@@ -93,6 +93,8 @@ def rotation(degrees: Tensor) -> Tensor:
 class Posed(NamedTuple):
     """A photo posed by a motion code."""
 
+    photo: Tensor
+    """(B, K, 3) the photo's keypoints: x, y in frame fractions, z in IPD."""
     points: Tensor
     """(B, K, 3) driven keypoints: x, y in frame fractions, z in IPD."""
     still: Tensor
@@ -235,6 +237,7 @@ class Poser(nn.Module):
         same = points - self.weight * torch.matmul(driven - own, rows_d)
         still = torch.cat([_project(same, size, axis, view), same[..., 2:]], -1)
         return Posed(
+            photo=keypoints,
             points=seen,
             still=still,
             shift=self._sharper(places, size, amplitude, shift),

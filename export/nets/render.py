@@ -25,6 +25,7 @@ from vivant.export.nets.painter import (
     LIDS,
     LIPS,
     PAINT,
+    First,
     Painter,
     Shot,
     Window,
@@ -184,7 +185,8 @@ class Render(nn.Module):
         photo = F.pixel_shuffle(folded, 4)  # (B, 3, 256, 256)
 
         line = centres(FLOW, features).expand(batch, -1)
-        first = first_flow(self.poser, posed, line, line, prior, self.mix, halved=True)
+        windows = self.windows(posed, motion, change)
+        first = self.first(posed, prior, line, windows)
         matte = torch.sigmoid(2 * sample_at(person, line, line, first.flow))
         still = torch.sigmoid(2 * self.twice @ person @ self.twice.T)
         # What a person uncovers is fetched from beside them: a flow that faded there would pass
@@ -220,7 +222,7 @@ class Render(nn.Module):
         detail = F.pixel_shuffle(self.detail(x64), 2)  # (B, 16, 128, 128)
         seen = torch.cat([shown - 0.5, matte, still], 1)
         detail = self.act(self.blend.parts(detail, seen))
-        close = self.close_up(posed, photo, prior, motion, change)  # (B, 4, 256, 256)
+        close = self.close_up(posed, photo, prior, motion, change, windows)  # (B, 4, 256, 256)
         # exp(light) - 1, whose small values 16 bits would round away.
         change = light + light * light * (0.5 + light * (1 / 6))
         faint = FAINT * torch.abs(change).mean((1, 2, 3), keepdim=True)
@@ -232,6 +234,16 @@ class Render(nn.Module):
         bare = cover * gate, ink / (cover + THIN)
         occlusion, ink = relit(cover, ink, shown, change, faint)
         return Rendered(flow, occlusion * gate, ink / (occlusion + THIN), start, light, bare)
+
+    def first(
+        self, posed: Posed, prior: Tensor, line: Tensor, windows: list[tuple[Painter, Window]]
+    ) -> First:
+        """The prior over a frame of which ``line`` (B, FLOW) are the columns and rows, lips going
+        where their rims do; ``prior`` as for ``first_flow``, ``windows`` as ``windows`` gives."""
+        first = first_flow(self.poser, posed, line, line, prior, self.mix, halved=True)
+        painter, window = windows[0]
+        columns, rows = painter.within(line, line, posed.size, window)
+        return first._replace(flow=painter.lips(posed, window, columns, rows, first.flow))
 
     def compose(
         self,
@@ -267,7 +279,13 @@ class Render(nn.Module):
         return occlusion + weight, paint * (occlusion + THIN) + premultiplied, shown
 
     def close_up(
-        self, posed: Posed, photo: Tensor, prior: Tensor, motion: Tensor, change: Tensor
+        self,
+        posed: Posed,
+        photo: Tensor,
+        prior: Tensor,
+        motion: Tensor,
+        change: Tensor,
+        windows: list[tuple[Painter, Window]],
     ) -> Tensor:
         """Mouth and eyes painted over nothing: weight and weight * RGB (B, 4, 256, 256).
 
@@ -275,25 +293,31 @@ class Render(nn.Module):
         """
         pasted = [
             painter.paste(shot.paint, posed.size, window)
-            for painter, window, shot in self.shots(posed, photo, prior, motion, change)
+            for painter, window, shot in self.shots(posed, photo, prior, motion, change, windows)
         ]
         # Side by side and one below the other, their product is the sum of theirs.
         left, right = zip(*pasted, strict=True)
         return torch.matmul(torch.cat(left, 3), torch.cat(right, 2))
 
     def shots(
-        self, posed: Posed, photo: Tensor, prior: Tensor, motion: Tensor, change: Tensor
+        self,
+        posed: Posed,
+        photo: Tensor,
+        prior: Tensor,
+        motion: Tensor,
+        change: Tensor,
+        windows: list[tuple[Painter, Window]],
     ) -> list[tuple[Painter, Window, Shot]]:
-        """Mouth and eyes as they are painted, and by whom; inputs as for ``close_up``."""
+        """Mouth and eyes as they are painted, and by whom; ``windows`` as ``windows`` gives."""
         # What only turns is warped: a window is painted as far as its own shapes change.
         moved = 1 - torch.exp(-CHANGED * torch.matmul(change * change, self.shapes))  # (B, 2)
         shots = []
-        for gate, (painter, window) in zip(
-            (0, 1, 1), self.windows(posed, motion, change), strict=True
-        ):
+        for gate, (painter, window) in zip((0, 1, 1), windows, strict=True):
             shot = painter.shot(self.poser, posed, photo, prior, motion, window)
-            paint = shot.paint * moved[:, gate, None, None, None]
-            shots.append((painter, window, shot._replace(paint=paint)))
+            on = moved[:, gate, None, None, None]
+            if shot.opened is not None:
+                on = on + shot.opened * (1 - on)
+            shots.append((painter, window, shot._replace(paint=shot.paint * on)))
         return shots
 
     def windows(self, posed: Posed, motion: Tensor, change: Tensor) -> list[tuple[Painter, Window]]:

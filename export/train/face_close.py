@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from vivant.export.nets.encode import PARTS
 from vivant.export.nets.layers import Conv
-from vivant.export.nets.painter import PAINT, Shot, first_flow, sample_at
+from vivant.export.nets.painter import PAINT, Shot, sample_at
 from vivant.export.nets.render import FLOW, THIN, Render
 from vivant.export.nets.warp import centres, resize
 from vivant.export.synth.people.classes import CAVITIES, MOUTH
@@ -126,10 +126,11 @@ def step_loss(face: Face, regions: Regions, batch: dict[str, Tensor]) -> tuple[T
     need = torch.clamp(1 - batch["visible"] + inside + 0.5 * close, 0, 1)
     need = resize(need * (1 + among(segment, (MOUTH,)).float()), PAINT)
     line = centres(FLOW, points).expand(len(points), -1)
+    windows = render.windows(posed, motion, change)
     with torch.no_grad():
-        first = first_flow(render.poser, posed, line, line, prior, render.mix, halved=True)
+        first = render.first(posed, prior, line, windows)
         target = as_drawn(batch, first.flow, close)
-    shots = [shot for _, _, shot in render.shots(posed, photo, prior, motion, change)]
+    shots = [shot for _, _, shot in render.shots(posed, photo, prior, motion, change, windows)]
     losses, shown, wanted = zip(*(shot_loss(shot, target, need) for shot in shots), strict=True)
     # Of eyes there are two.
     loss = losses[0] + EYES * (losses[1] + losses[2])
