@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from vivant import latent
 from vivant.export.nets.encode import PRIOR, TOUCH, Encode
 from vivant.export.nets.lips import follow_lips, widened
+from vivant.export.nets.painter import chain
 from vivant.export.nets.render import FLOW, Render
 from vivant.export.nets.warp import centres
 from vivant.export.synth.people import keypoints as generic
@@ -202,6 +203,21 @@ def shown(now: Tensor, was: Tensor, aside: Tensor = BESIDE) -> Tensor:
     still = torch.zeros(1, 2, 1, 1)
     flow = skin + follow_lips(now, was, led, ROWS, HALF, aside, still, skin)
     return (ROWS + flow[:, 1:] / HALF)[0, 0]
+
+
+def test_a_chain_goes_through_its_points() -> None:
+    """Each value at its column and the end ones beyond, straight between the inner points, steep
+    where bent, and finite where points of a mouth in profile fall on each other."""
+    u = torch.tensor([-0.6, -0.2, 0.1, 0.5]).expand(1, 2, 4)[..., None]
+    v = torch.tensor([[0.0, 1.0], [0.4, 3.0], [0.5, 2.0], [0.1, 0.0]]).expand(1, 2, 4, 2)
+    bend = torch.tensor([1.0, 0.0, -1.0])[None, None, :, None]
+    at = torch.tensor([[-0.9, -0.6, -0.2, 0.1, 0.5, 0.9]])
+    got = chain(u, v, at, bend)
+    torch.testing.assert_close(got[:, :, :, 1:-1], v.transpose(2, 3))
+    torch.testing.assert_close(got[..., [0, -1]], v.transpose(2, 3)[..., [0, -1]])
+    middles = chain(u, v, torch.tensor([[-0.4, -0.05, 0.3]]), bend)[0, 0, 0]
+    torch.testing.assert_close(middles, torch.tensor([0.3, 0.45, 0.4]))
+    assert chain(0 * u, v, at, bend).isfinite().all()
 
 
 def test_parted_lips_are_the_photos() -> None:
