@@ -16,8 +16,8 @@ from vivant.latent import SIZE
 
 
 def test_people_who_hide_their_face_are_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Numbers go on until so many show eyes and lips, sunglasses and hands among them not; each is
-    drawn in the motion it is told, whoever was made last."""
+    """Numbers go on until so many show eyes and lips, sunglasses and hands among them not, or have
+    the hair that is asked for; each is drawn in the motion it is told, whoever was made last."""
     dark = Glasses(2, 1.5, 2, 0.1, np.zeros(3, np.float32), dark=True)
     worn = {
         5: (dark, None),
@@ -30,7 +30,8 @@ def test_people_who_hide_their_face_are_passed_over(monkeypatch: pytest.MonkeyPa
     def make_scene(assets: object, number: int, seed: int, size: int) -> tuple[object, object]:
         asked.append(number)
         glasses, held = worn[number]
-        traits = SimpleNamespace(glasses=glasses, held=held, grey=0.1 * number)
+        hair = "long01" if number > 7 else "none"
+        traits = SimpleNamespace(glasses=glasses, held=held, hair=hair, grey=0.1 * number)
         person = SimpleNamespace(traits=traits, pose=lambda motion: traits.grey * motion[0])
         person.ipd, person.eyes_middle = torch.tensor(6.0), torch.tensor([1.0, 2.0, 3.0])
         made.append(SimpleNamespace(person=person))
@@ -49,6 +50,10 @@ def test_people_who_hide_their_face_are_passed_over(monkeypatch: pytest.MonkeyPa
     )
     (first, draw), (second, other) = evaluate_rendered.people(Path("pack"), 2, start=5)
     assert asked == [5, 6, 7, 8]
+    asked.clear()
+    ((longhaired, _),) = evaluate_rendered.people(Path("pack"), 1, start=5, hair="long01")
+    assert asked == [5, 6, 7, 8]
+    assert longhaired[0] == pytest.approx(0.8)
     camera = made[-1].camera
     assert camera.distance - 3 == pytest.approx(6 * evaluate_rendered.DISTANCE)
     assert (camera.x, camera.y) == pytest.approx((1, 2))

@@ -36,6 +36,7 @@ from vivant.export.nets.pose import PERSPECTIVE
 from vivant.export.nets.render import Render
 from vivant.export.nets.warp import composite, resize, sample
 from vivant.export.synth.people.classes import FACE, HAIR, WORN
+from vivant.export.synth.people.sample import HAIR_STYLES
 from vivant.export.train.evaluate_tracked import (
     Draw,
     gains_of,
@@ -322,14 +323,20 @@ def observed(
 
 
 def compared(
-    encode: Encode, render: Render, assets: Path, count: int, tracks: Trackers
+    encode: Encode,
+    render: Render,
+    assets: Path,
+    count: int,
+    tracks: Trackers,
+    hair: str | None = None,
 ) -> tuple[dict[str, float], dict[str, float]]:
     """The plain tracker's gains, and a table of what trackers say of true pictures of ``count``
-    people who do as told, and of our frames of the same people and commands."""
+    people who do as told, of one style of ``hair`` or of any, and of our frames of the same people
+    and commands."""
     from vivant.export.train.evaluate_rendered import people
 
     true, ours = [], []
-    for k, (code, truth) in enumerate(people(assets, count)):
+    for k, (code, truth) in enumerate(people(assets, count, hair=hair)):
         print(f"rendered person {k + 1} of {count}", file=sys.stderr)
         portrait = truth(code)
         true.append(observed(portrait, code, truth, tracks, {}))
@@ -391,6 +398,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--attention", help="a Python with mediapipe==0.10.21, sharper at lids")
     parser.add_argument("--pack", help="the generator's assets: trackers see true pictures too")
     parser.add_argument("--rendered", type=int, default=16, help="people rendered for --pack")
+    parser.add_argument("--hair", choices=HAIR_STYLES, help="only people of one style of hair")
     parser.add_argument("--sheets", help="folder for the photos' animation sheets")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -417,7 +425,8 @@ def main(arguments: list[str] | None = None) -> None:
             raise UsageError("no held-out persons", expected="person_1*.npz", got=options.data)
         table |= held_out(encode, render, files, options.seed)
     if options.pack:
-        gains, seen = compared(encode, render, Path(options.pack), options.rendered, tracks)
+        who = Path(options.pack), options.rendered
+        gains, seen = compared(encode, render, *who, tracks, options.hair)
         table |= seen
     rows: dict[str, dict[str, float]] = {}
     if options.photos:

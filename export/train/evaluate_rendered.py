@@ -5,6 +5,8 @@ says of pictures in which a person surely did as told. People whom nobody traine
 in every pose that ``evaluate_tracked.measure`` commands, and as photos are taken, from as far away
 and with the head as low: by a near camera a tracker sees a head turn further, from 10 IPD by a
 tenth more than from 20, and of a head that is lowered it sees less of what it is lowered further.
+Of a head with long loose hair it sees less of a turn: what it takes for the side of a cheek is hair
+that lies further forward.
 """
 
 from __future__ import annotations
@@ -46,19 +48,21 @@ def picture(scene: Scene, motion: Array) -> Array:
 
 
 def people(
-    assets: Path, count: int, start: int = HELD_OUT, seed: int = 0
+    assets: Path, count: int, start: int = HELD_OUT, seed: int = 0, hair: str | None = None
 ) -> Iterator[tuple[Array, Draw]]:
-    """The first ``count`` bare people from number ``start`` of the pack ``assets``, each as its
-    portrait's code (63,) and what renders it in any motion, (512, 512, 3) u8."""
+    """The first ``count`` bare people from number ``start`` of the pack ``assets``, or those of one
+    style of ``hair``, each as its portrait's code (63,) and what renders it in any motion,
+    (512, 512, 3) u8."""
     source = pack.load(assets)
     number = start
     while count:
         scene, rng = make_scene(source, number, seed, render_size(SIZE))
         number += 1
-        if not bare(scene.person.traits):
+        traits = scene.person.traits
+        if not bare(traits) or hair not in (None, traits.hair):
             continue
         scene.camera = framed(scene.person, DISTANCE * float(scene.person.ipd))
         count -= 1
-        motion = motions.sample_motion(rng, scene.person.traits, True)
+        motion = motions.sample_motion(rng, traits, True)
         motion[INDEX["headPitch"]] = PITCH
         yield motion, partial(picture, scene)

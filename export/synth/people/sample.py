@@ -66,6 +66,8 @@ SHELL_STYLES = ("afro", "curls", "crop")
 """Styles grown from the scalp instead of taken from the pack."""
 SHELL_SCALP = "short04"
 """The style whose scalp mask bounds them."""
+HAIR_STYLES = tuple(sorted({*FEMALE_HAIR, *MALE_HAIR, *SHELL_STYLES} - set(UNPROVEN)))
+"""Every style that people have, but for a rare one."""
 
 
 @dataclass
