@@ -167,7 +167,7 @@ def test_a_second_tracker_has_figures_of_its_own() -> None:
 
 def test_true_pictures_tell_the_trackers_part(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tracker's gains are those of the median true person, not of our frames; both have their
-    figures, by the same names."""
+    figures, by the same names, and the hair that is asked for."""
     tracked: dict[str, float] = {}
     people = iter([0.9, 0.8, 0.95])
 
@@ -179,17 +179,23 @@ def test_true_pictures_tell_the_trackers_part(monkeypatch: pytest.MonkeyPatch) -
         return draw
 
     seen: dict[str, Array] = {}
-    monkeypatch.setattr(
-        "vivant.export.train.evaluate_rendered.people",
-        lambda assets, count: [(posed(yaw=4), render(next(people))) for _ in range(count)],
-    )
+    asked = []
+
+    def rendered(
+        assets: Path, count: int, hair: str | None
+    ) -> list[tuple[Array, Callable[[Array], Array]]]:
+        asked.append(hair)
+        return [(posed(yaw=4), render(next(people))) for _ in range(count)]
+
+    monkeypatch.setattr("vivant.export.train.evaluate_rendered.people", rendered)
     monkeypatch.setattr(
         evaluate_face,
         "driver",
         lambda encode, net, portrait: (None, torch.from_numpy(posed()), 20.0, render(0.7)),
     )
     trackers = evaluate_face.Trackers(lambda photo: shown(seen["motion"], tracked["gain"]))
-    gains, table = evaluate_face.compared(Still(), Still(), Path("p"), 3, trackers)
+    gains, table = evaluate_face.compared(Still(), Still(), Path("p"), 3, trackers, "long01")
+    assert asked == ["long01"]
     assert gains == pytest.approx({"yaw": 0.9, "pitch": 0.9}, abs=1e-3)
     assert table["our frames of these: yaw gain, mean"] == pytest.approx(0.7, abs=1e-3)
     assert table["true pictures: jaw r, median"] == pytest.approx(1)
