@@ -187,7 +187,7 @@ def test_a_gaze_is_warped_and_a_blink_is_painted() -> None:
         with torch.no_grad():
             posed = render.poser(points, still, code, NEAR)
             windows = render.windows(posed, code, change)
-            close = render.close_up(posed, photo, prior, code, change, windows)
-            painted[names[0]] = close[:, :1].max()
+            shots = render.shots(posed, photo, prior, code, change, windows)
+            painted[names[0]] = render.close_up(posed.size, shots)[:, :1].max()
     assert painted["gazeYaw"] == 0
     assert painted["eyeBlinkLeft"] > 0.01

@@ -257,12 +257,18 @@ class Painter(nn.Module):
         return arc(u, v, ramp) if self.teeth is None else chain(u, v, ramp, self.bend)
 
     def lips(
-        self, posed: Posed, window: Window, columns: Tensor, rows: Tensor, flow: Tensor
+        self,
+        posed: Posed,
+        window: Window,
+        now: Tensor,
+        was: Tensor,
+        columns: Tensor,
+        rows: Tensor,
+        flow: Tensor,
     ) -> Tensor:
         """``flow`` (B, 2, H, W) led by ``follow_lips``, over a grid of ``columns`` (B or 1, W) and
-        ``rows`` (B or 1, H), half windows."""
-        places = posed.points, posed.still
-        now, was = (self.lines(points, posed.size, window, columns) for points in places)
+        ``rows`` (B or 1, H), half windows, of the ``lines`` of ``posed.points`` and
+        ``posed.still`` there."""
         u, _ = self.rim(posed.points, posed.size, window)
         way = torch.matmul(window.rims, (posed.photo - posed.points)[..., :2])  # (B, 2 N, 2)
         led = chain(u, way.reshape(-1, 2, way.shape[1] // 2, 2), columns, self.bend)
@@ -376,7 +382,7 @@ class Painter(nn.Module):
             below, above = torch.clamp(edges * WITHIN + 0.5, 0, 1).split(1, 1)
             inside = below * above
             rows = self.teeth.rows(posed, motion, xs, ys, inside)
-            moving = self.lips(posed, window, self.ramp, self.ramp, first.flow)
+            moving = self.lips(posed, window, lines, was, self.ramp, self.ramp, first.flow)
             pixel = self.size / (2 * self.radius)
             step = (moving - first.rigid)[:, 1:] / posed.size[..., None]  # IPD
             seen = inside * photographed(rows.over, pixel, was, heights)

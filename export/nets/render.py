@@ -222,7 +222,8 @@ class Render(nn.Module):
         detail = F.pixel_shuffle(self.detail(x64), 2)  # (B, 16, 128, 128)
         seen = torch.cat([shown - 0.5, matte, still], 1)
         detail = self.act(self.blend.parts(detail, seen))
-        close = self.close_up(posed, photo, prior, motion, change, windows)  # (B, 4, 256, 256)
+        shots = self.shots(posed, photo, prior, motion, change, windows)
+        close = self.close_up(posed.size, shots)  # (B, 4, 256, 256)
         # exp(light) - 1, whose small values 16 bits would round away.
         change = light + light * light * (0.5 + light * (1 / 6))
         faint = FAINT * torch.abs(change).mean((1, 2, 3), keepdim=True)
@@ -243,7 +244,10 @@ class Render(nn.Module):
         first = first_flow(self.poser, posed, line, line, prior, self.mix, halved=True)
         painter, window = windows[0]
         columns, rows = painter.within(line, line, posed.size, window)
-        return first._replace(flow=painter.lips(posed, window, columns, rows, first.flow))
+        places = posed.points, posed.still
+        now, was = (painter.lines(points, posed.size, window, columns) for points in places)
+        flow = painter.lips(posed, window, now, was, columns, rows, first.flow)
+        return first._replace(flow=flow)
 
     def compose(
         self,
@@ -278,23 +282,13 @@ class Render(nn.Module):
         occlusion = occlusion * (1 - weight)
         return occlusion + weight, paint * (occlusion + THIN) + premultiplied, shown
 
-    def close_up(
-        self,
-        posed: Posed,
-        photo: Tensor,
-        prior: Tensor,
-        motion: Tensor,
-        change: Tensor,
-        windows: list[tuple[Painter, Window]],
-    ) -> Tensor:
-        """Mouth and eyes painted over nothing: weight and weight * RGB (B, 4, 256, 256).
+    def close_up(self, size: Tensor, shots: list[tuple[Painter, Window, Shot]]) -> Tensor:
+        """Mouth and eyes, as ``shots`` gives them, painted over nothing: weight and weight * RGB
+        (B, 4, 256, 256); ``size`` (B, 1, 1) is the interpupillary distance, frame fractions.
 
         Windows overlap at most where both have faded, so that their sum is taken.
         """
-        pasted = [
-            painter.paste(shot.paint, posed.size, window)
-            for painter, window, shot in self.shots(posed, photo, prior, motion, change, windows)
-        ]
+        pasted = [painter.paste(shot.paint, size, window) for painter, window, shot in shots]
         # Side by side and one below the other, their product is the sum of theirs.
         left, right = zip(*pasted, strict=True)
         return torch.matmul(torch.cat(left, 3), torch.cat(right, 2))

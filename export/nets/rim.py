@@ -44,6 +44,7 @@ class Rim(nn.Module):
     known: Tensor
     slope: Tensor
     mean: Tensor
+    smooth_slope: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,7 +58,7 @@ class Rim(nn.Module):
         near = (torch.arange(CELLS)[:, None] - torch.arange(CELLS)).abs() < 2
         mean = near / near.sum(1, keepdim=True)
         constants = {"window": window, "middle": middle / known, "known": known}
-        constants |= {"slope": slope, "mean": mean}
+        constants |= {"slope": slope, "mean": mean, "smooth_slope": slope @ mean}
         for name, value in constants.items():
             self.register_buffer(name, value, persistent=False)
 
@@ -70,8 +71,8 @@ class Rim(nn.Module):
         """Area of the photo (B, 1, 64, 64) that a cell of the backward flow (B, 2, 64, 64), frame
         fractions, shows, in cells, smoothed and the least of 7x7: below 0 it folds. What stood in
         the photo and is seen once more lies up to three cells beside the fold."""
-        across = self.mean @ flow @ (self.slope @ self.mean).T
-        down = self.slope @ self.mean @ flow @ self.mean.T
+        across = self.mean @ flow @ self.smooth_slope.T
+        down = self.smooth_slope @ flow @ self.mean.T
         one, two = across.split(1, 1)
         three, four = down.split(1, 1)
         return -F.max_pool2d(two * three - (1 + one) * (1 + four), 7, 1, 3)

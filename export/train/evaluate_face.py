@@ -425,8 +425,8 @@ def main(arguments: list[str] | None = None) -> None:
             raise UsageError("no held-out persons", expected="person_1*.npz", got=options.data)
         table |= held_out(encode, render, files, options.seed)
     if options.pack:
-        who = Path(options.pack), options.rendered
-        gains, seen = compared(encode, render, *who, tracks, options.hair)
+        assets = Path(options.pack)
+        gains, seen = compared(encode, render, assets, options.rendered, tracks, options.hair)
         table |= seen
     rows: dict[str, dict[str, float]] = {}
     if options.photos:
