@@ -232,12 +232,17 @@ def test_same_seed_same_batch(tmp_path: Path) -> None:
 
 
 def test_bad_shard_is_named(tmp_path: Path) -> None:
-    """A shard without flow is refused by name."""
+    """A shard without flow, or with a keypoint that is no number, is refused by name."""
     whole = person(0)
     del whole["flow"]
     np.savez(tmp_path / "person_000000.npz", **whole)
     with pytest.raises(UsageError, match=r"person_000000.*flow"):
         load_person(tmp_path / "person_000000.npz")
+    lost = person(0)
+    lost["keypoints"][2, 5, 1] = np.nan
+    np.savez(tmp_path / "person_000001.npz", **lost)
+    with pytest.raises(UsageError, match=r"person_000001.*finite keypoints"):
+        load_person(tmp_path / "person_000001.npz")
 
 
 def test_training_resumes_and_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

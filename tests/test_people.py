@@ -153,6 +153,26 @@ def test_keypoint_file_matches_the_names_and_is_small() -> None:
     assert np.isfinite(table.basis).all()
 
 
+@pytest.mark.parametrize("bulge", [1.12, 1.08])
+def test_eyes_look_where_their_cornea_is(bulge: float) -> None:
+    """Globes of whatever bulge have a centre, a radius and an axis, turned toward the nose."""
+    count = max(globe.stop for globe in pack.GLOBES)
+    vertices = np.zeros((count, 3), np.float32)
+    places = np.array([[3.0, 2.0, 7.0], [-3.0, 2.0, 7.0]])
+    rng = np.random.default_rng(0)
+    for globe, place in zip(pack.GLOBES, places, strict=True):
+        away = rng.normal(size=(globe.stop - globe.start, 3))
+        away /= np.linalg.norm(away, axis=1, keepdims=True)
+        away *= 1.4 * (1 + (bulge - 1) * np.clip((away[:, 2:] - 0.8) / 0.15, 0, 1))
+        vertices[globe] = place + away
+    centre, radius, axis = keypoints.eyes(vertices)
+    np.testing.assert_allclose(centre, places, atol=1e-3)
+    np.testing.assert_allclose(radius, 1.4, atol=1e-3)
+    np.testing.assert_allclose(np.linalg.norm(axis, axis=1), 1, atol=1e-5)
+    assert (axis[:, 2] > 0.98).all()
+    assert axis[0, 0] < axis[1, 0]
+
+
 def test_persons_and_keypoints_turn_alike(scene: Scene) -> None:
     """The renderer's head rotation is the formula that networks use on keypoints."""
     person = scene.person

@@ -51,7 +51,8 @@ Batch = dict[str, torch.Tensor]
 
 
 def load_person(path: Path) -> dict[str, Array]:
-    """Read one person's shard; raises ``UsageError`` naming what is missing or misshapen."""
+    """Read one person's shard; raises ``UsageError`` naming what is missing, misshapen or no
+    number."""
     with np.load(path) as file:
         missing = [key for key in KEYS if key not in file]
         if missing:
@@ -69,6 +70,8 @@ def load_person(path: Path) -> dict[str, Array]:
                 expected=f"{key} of shape (N, *{shape})",
                 got=str(person[key].shape),
             )
+        if not np.isfinite(person[key]).all():
+            raise UsageError(f"{path.name} is no synthetic person", expected=f"finite {key}")
     return person
 
 

@@ -202,7 +202,9 @@ def eyes(vertices: Array) -> tuple[Array, Array, Array]:
         system = np.concatenate([2 * back, np.ones((len(back), 1))], 1)
         x = np.linalg.lstsq(system, (back**2).sum(1), rcond=None)[0]
         centre, radius = x[:3], float(np.sqrt(x[3] + (x[:3] ** 2).sum()))
-        bulge = points[np.linalg.norm(points - centre, axis=1) > 1.10 * radius]
+        away = np.linalg.norm(points - centre, axis=1)
+        # Of some shapes of a head the eye has no point so far out.
+        bulge = points[away > min(1.10 * radius, 0.99 * away.max())]
         axis = bulge.mean(0) - centre
         turn = rotations(*(np.asarray(a, np.float32) for a in (-VERGENCE * side, 0.0, 0.0)))
         axis = turn @ (axis / np.linalg.norm(axis))
