@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vivant.export.nets import matte
-from vivant.export.nets.encode import PHOTO, PRIOR, VIEWS, Encode
+from vivant.export.nets.encode import COLOURS, LEARNED, OUTLINE, PHOTO, PRIOR, VIEWS, Encode
 from vivant.export.nets.mirror import MOTION_MIRROR
 from vivant.export.nets.pose import load_rig
 
@@ -20,15 +20,20 @@ def net() -> Encode:
 
 @torch.no_grad()
 def test_the_matte_is_grown_and_the_rest_stays(net: Encode) -> None:
-    """A person's matte is grown (``tests/test_matte.py``), the background is what is left of the
-    photo, and what else was found stays."""
-    prior, learned = torch.randn(1, PRIOR, 64, 64), torch.rand(1, 28, 64, 64)
+    """A person's matte is grown and outlined (``tests/test_matte.py``), both sides' colours are
+    continued, and the photo and what else was found stay."""
+    prior, learned = torch.randn(1, PRIOR, 64, 64), torch.rand(1, LEARNED, 64, 64)
     portrait = torch.rand(1, 3, 256, 256)
     features = net.features(portrait, prior, torch.tensor([[0.05]]), learned)
-    person = matte.grown(portrait, prior[:, :1])
-    assert torch.equal(features[:, PHOTO : PHOTO + 1], person)
-    assert torch.equal(features[:, -3:], matte.background(portrait, person))
-    _, _, fixes, view, same, _ = features.split([PHOTO, 1, PRIOR - 1, 1, 28, 3], 1)
+    picture, outline, person, fixes, view, same, colours = features.split(
+        [PHOTO, OUTLINE, 1, PRIOR - 1, 1, LEARNED, COLOURS], 1
+    )
+    assert torch.equal(torch.nn.functional.pixel_shuffle(picture, 4), portrait)
+    assert torch.equal(person, matte.grown(portrait, prior[:, :1]))
+    behind, front = matte.background(portrait, person), matte.foreground(portrait, person)
+    assert torch.equal(colours, torch.cat([behind, front], 1))
+    outline = torch.nn.functional.pixel_shuffle(outline, 4)
+    assert torch.equal(outline, matte.outlined(portrait, person, front, behind))
     torch.testing.assert_close(fixes, prior[:, 1:], rtol=0, atol=0)
     torch.testing.assert_close(same, learned, rtol=0, atol=0)
     assert (view == 0.05).all()
@@ -43,7 +48,7 @@ def test_a_mirrored_portrait_is_the_mirrored_person(net: Encode) -> None:
     assert (points - net.analyse(portrait).keypoints).abs().max() > 1e-4  # untrained, it is not
     mirrored = others[:, load_rig().mirror] * torch.tensor([-1.0, 1, 1]) + torch.tensor([1.0, 0, 0])
     torch.testing.assert_close(mirrored, points, atol=1e-5, rtol=0)
-    told = slice(PHOTO, PHOTO + PRIOR + 1)
+    told = slice(PHOTO + OUTLINE, PHOTO + OUTLINE + PRIOR + 1)
     torch.testing.assert_close(there[:, told].flip(3), here[:, told], atol=1e-5, rtol=0)
     code = theirs @ torch.from_numpy(MOTION_MIRROR)
     scale = net.scale
@@ -58,4 +63,4 @@ def test_cameras_stand_where_people_hold_them(net: Encode, told: float, given: f
     net.view.bias.fill_(told)
     features, _, _ = net(torch.rand(1, 3, 256, 256))
     net.view.bias.copy_(bias)
-    np.testing.assert_allclose(features[0, PHOTO + PRIOR], given, rtol=1e-6)
+    np.testing.assert_allclose(features[0, PHOTO + OUTLINE + PRIOR], given, rtol=1e-6)

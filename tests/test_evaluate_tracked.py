@@ -241,6 +241,7 @@ def tallied(out: torch.Tensor, flow: torch.Tensor, yaw: float) -> dict[str, floa
     tally = evaluate_face.Tally()
     tally.add(batch, evaluate_face.regions_of(batch, Regions(torch.device("cpu"))), out)
     tally.add_flow(batch, flow, batch["flow"])
+    tally.add_outline(batch, out)
     return tally.table()
 
 
@@ -257,6 +258,23 @@ def test_psnr_is_pooled_and_by_frame() -> None:
     assert table["PSNR face |yaw|<=15, pooled, dB"] == pytest.approx(20, abs=0.01)
     assert table["PSNR face 15<=|yaw|<=30, pooled, dB"] == pytest.approx(40, abs=0.01)
     assert table["PSNR face |yaw|<=30, mean of frames, dB"] == pytest.approx(30, abs=0.01)
+
+
+def test_a_haze_about_a_person_shows_in_their_outline() -> None:
+    """A blurred outline has less energy than a sharp one, whatever happens far from it."""
+    segment = torch.zeros(1, 128, 128)
+    segment[:, 40:90, 30:80] = 1
+    true = segment[:, None].repeat_interleave(2, 2).repeat_interleave(2, 3).expand(1, 3, -1, -1)
+    hazy = torch.nn.functional.avg_pool2d(true, 7, 1, 3)
+    changed = true.clone()
+    changed[..., 120:140, 90:130] = torch.rand(3, 20, 40)
+    tally = evaluate_face.Tally()
+    for out in (true, hazy, changed):
+        tally.add_outline({"target_segment": segment, "target": true}, out)
+    same, blurred, inside = (float(part) for part in tally.outlines)
+    assert same == 1
+    assert blurred < 0.4
+    assert inside == 1
 
 
 def test_what_is_worn_or_held_is_counted_beside_the_face() -> None:

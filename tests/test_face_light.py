@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vivant import latent
-from vivant.export.nets.encode import Encode
+from vivant.export.nets.encode import OUTLINE, PHOTO, Encode
 from vivant.export.nets.render import CELLS, FAINT, LIGHT, THIN, Render, relit
 from vivant.export.train.face import example_inputs
 from vivant.export.train.face_loss import BARING, believed, moved_light
@@ -68,8 +68,9 @@ def test_a_network_that_says_so_brightens_the_person_alone() -> None:
     torch.nn.init.constant_(render.light.bias, 9.0)
     features, points, source, motion = example_inputs()["render"]
     features = features.clone()
-    features[:, 48] = -20.0
-    features[:, 48, 16:48, 16:48] = 20.0
+    person = PHOTO + OUTLINE
+    features[:, person] = -20.0
+    features[:, person, 16:48, 16:48] = 20.0
     with torch.no_grad():
         driven = render.predict(features, points, source, motion)
         still = render.predict(features, points, source, source)

@@ -80,3 +80,68 @@ def test_the_background_is_continued_behind_the_person() -> None:
     behind = matte.background(photo(), matte.grown(photo(), person()))
     assert behind.shape == (1, 3, 64, 64)
     assert (behind - GREY).abs().max() < 0.02
+
+
+def outline(picture: Tensor, logits: Tensor) -> Tensor:
+    """The share of the person in each pixel, of a mask as it is learned."""
+    grown = matte.grown(picture, logits)
+    front, behind = matte.foreground(picture, grown), matte.background(picture, grown)
+    return matte.outlined(picture, grown, front, behind)
+
+
+@pytest.mark.parametrize("edge", range(125, 135, 3))
+def test_the_outline_is_told_to_the_pixel(edge: int) -> None:
+    """Where the mask ends a cell beside the person, their colour tells better."""
+    picture = photo()
+    picture[..., :edge], picture[..., edge:] = SKIN, GREY
+    true = (torch.arange(256) < edge).float()
+    share = outline(picture, person())
+    assert ((share > 0.5) == (true > 0.5)).float().mean() > 0.998
+    assert (share - true).abs().mean() < 0.01
+
+
+def test_an_outline_without_contrast_is_the_masks() -> None:
+    """A person of the colour of the wall ends where the learned mask ends, not the widened one."""
+    share = outline(torch.full((1, 3, 256, 256), GREY), person())
+    assert (share[..., :126] > 0.9).all()
+    assert (share[..., 130:] < 0.1).all()
+
+
+def test_a_spot_of_the_walls_colour_is_no_hole_in_a_person() -> None:
+    """What lies well inside a person is theirs, whatever its colour."""
+    picture = photo()
+    picture[..., 100:140, 40:80] = GREY
+    assert (outline(picture, person())[..., :120] == 1).all()
+
+
+def test_what_lies_beyond_the_matte_is_nobodys() -> None:
+    """A wall with spots of the person's colour stays a wall."""
+    picture = photo()
+    picture[..., 100:140, 180:220] = SKIN
+    assert (outline(picture, person())[..., 150:] < 0.01).all()
+
+
+def test_the_persons_colour_is_continued_beyond_them() -> None:
+    """With nothing of the wall's."""
+    front = matte.foreground(photo(), matte.grown(photo(), person()))
+    assert front.shape == (1, 3, 64, 64)
+    assert (front - SKIN).abs().max() < 0.02
+
+
+@pytest.mark.parametrize(("gap", "closed"), [(3, True), (4, True), (5, False), (9, False)])
+def test_gaps_narrower_than_a_width_are_sealed(gap: int, closed: bool) -> None:
+    """And nothing else changes, outlines neither."""
+    share = torch.zeros(1, 1, 40, 40)
+    share[..., 8:30, 5:35] = 1
+    torn = share.clone()
+    torn[..., 18 : 18 + gap] = 0
+    mended = matte.sealed(torn, 5)
+    assert torch.equal(mended, share if closed else torn)
+    assert torch.equal(matte.sealed(mended, 5), mended)
+
+
+def test_a_person_beside_the_edge_of_the_frame_does_not_reach_it() -> None:
+    """Nor is one that the frame cuts off drawn back from it."""
+    share = torch.zeros(1, 1, 40, 40)
+    share[..., 2:, 10:30] = 1
+    assert torch.equal(matte.sealed(share, 9), share)

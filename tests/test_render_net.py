@@ -9,12 +9,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vivant import latent
-from vivant.export.nets.encode import CHANNELS, PRIOR
+from vivant.export.nets.encode import CHANNELS, OUTLINE, PHOTO, PRIOR
 from vivant.export.nets.layers import Pack, conv, fold
 from vivant.export.nets.painter import PAINT
 from vivant.export.nets.pose import Posed, Poser, load_rig
-from vivant.export.nets.render import FETCHED, OWNED, THIN, Render, relit
-from vivant.export.nets.warp import Double, hats, planes, resize
+from vivant.export.nets.render import FETCHED, THIN, Render, relit
+from vivant.export.nets.warp import Double, hats, planes, resize, sample
+from vivant.export.train.face import example_inputs
 
 
 def posed(poser: Poser, batch: int = 2) -> Posed:
@@ -123,27 +124,37 @@ def test_the_picture_is_composed_as_layers_of_paint(batch: int) -> None:
     torch.manual_seed(1)
     render = Render(8).eval()
     detail, shown, person = (torch.rand(batch, n, 128, 128) for n in (24, 3, 2))
-    behind, close = torch.rand(batch, 4, 64, 64), torch.rand(batch, 4, PAINT, PAINT)
+    behind, close = torch.rand(batch, 6, 64, 64), torch.rand(batch, 4, PAINT, PAINT)
     close[:, 1:] *= close[:, :1]
     with torch.no_grad():
         render.reveal.weight.normal_(0, 0.1)
-        whole, ink, large = render.compose(detail, shown, person, behind, close)
+        made = render.compose(detail, shown, person, behind, close)
         out = F.pixel_shuffle(render.leave(detail), 2)
         reveal = F.pixel_shuffle(render.reveal(detail), 2)
+    whole, ink, large = made.occlusion, made.ink, made.shown
     own, keep, colour = torch.sigmoid(out).split([1, 1, 3], 1)
     wanted = resize(shown, PAINT) * keep + colour * (1 - keep)
-    uncovered, near = resize(person, PAINT).split(1, 1)
+    moved, torn = resize(person, PAINT).split(1, 1)
+    background, single, reach, uncovered = resize(behind, PAINT).split([3, 1, 1, 1], 1)
     left = torch.sigmoid(reveal + uncovered * 8 - 4)
-    background, single = resize(behind, PAINT).split([3, 1], 1)
-    theirs = OWNED * (near - torch.relu(uncovered)) * single
+    theirs = moved * single
     own, left = own * (1 - theirs * left), left * (1 - theirs)
+    near = torch.maximum(moved, uncovered)
+    # Beside a person only background is painted, to hide what they leave at the outline.
+    own = own * (1 - FETCHED * torch.clamp(3 * uncovered, 0, 1))
+    own = own * (near + torch.relu(reach - near) * left)
+    left = 1 - moved * (1 - left)
     wanted = wanted * (1 - left) + background * left
-    own = own * (1 - FETCHED * torch.clamp(3 * uncovered, 0, 1)) * near
+    # Where the flow tears, the mended photo shows through what is not painted.
+    rest = torn * (1 - own)
+    wanted, own = wanted + rest * (resize(shown, PAINT) - wanted), own + rest
     weight, over = close[:, :1], own * (1 - close[:, :1])
     wanted = (wanted * (over + THIN) + close[:, 1:]) / (over + weight + THIN)
     torch.testing.assert_close(ink / (whole + THIN), wanted, atol=1e-5, rtol=0)
     torch.testing.assert_close(whole, over + weight, atol=1e-5, rtol=0)
     torch.testing.assert_close(large, resize(shown, PAINT), atol=1e-5, rtol=0)
+    torch.testing.assert_close(made.moved, moved, atol=1e-5, rtol=0)
+    torch.testing.assert_close(made.drawn, theirs, atol=1e-5, rtol=0)
     nothing = torch.zeros(batch, 1, PAINT, PAINT)
     lit = relit(whole, ink, large, nothing, nothing.mean((2, 3), keepdim=True))
     torch.testing.assert_close(lit, (whole, ink), atol=1e-5, rtol=1e-5)
@@ -191,3 +202,30 @@ def test_a_gaze_is_warped_and_a_blink_is_painted() -> None:
             painted[names[0]] = render.close_up(posed.size, shots)[:, :1].max()
     assert painted["gazeYaw"] == 0
     assert painted["eyeBlinkLeft"] > 0.01
+
+
+def test_paint_ends_where_the_person_does() -> None:
+    """A network that would paint everything, light it and turn the head paints the person as they
+    are and as they were, background for six cells of the flow beside them, and nothing beyond."""
+    torch.manual_seed(4)
+    render = Render(8).eval()
+    for bias, value in ((render.leave.bias, 9.0), (render.light.bias, 9.0)):
+        assert bias is not None
+        torch.nn.init.constant_(bias, value)
+    features, points, source, motion = example_inputs()["render"]
+    person = torch.zeros(1, 1, 256, 256)
+    person[..., 40:216, 72:184] = 1
+    features = features.clone()
+    features[:, PHOTO : PHOTO + OUTLINE] = fold(person, 4)
+    features[:, PHOTO + OUTLINE] = torch.logit(F.avg_pool2d(person, 4)[:, 0], 1e-6) / 2
+    motion = motion.clone()
+    motion[0, latent.INDEX["headYaw"]] = 12.0
+    with torch.no_grad():
+        driven = render.predict(features, points, source, motion)
+        there = sample(person, driven.flow)
+    near = F.interpolate(torch.maximum(there, F.avg_pool2d(person, 2)), scale_factor=2.0)
+    beyond = F.max_pool2d(near, 25, 1, 12) == 0
+    within = -F.max_pool2d(-near, 9, 1, 4) == 1
+    assert beyond.float().mean() > 0.3
+    assert (driven.occlusion[beyond] < 1e-4).all()
+    assert driven.occlusion[within].mean() > 0.8

@@ -10,20 +10,21 @@ from torch import Tensor, nn
 
 from vivant import latent
 from vivant.export.nets.layers import SLOPE, Block, conv, fold, quiet, upsample
-from vivant.export.nets.matte import background, grown
+from vivant.export.nets.matte import background, foreground, grown, outlined
 from vivant.export.nets.mirror import MOTION_MIRROR
 from vivant.export.nets.pose import PERSPECTIVE, SCALE, Rig, in_camera, load_rig, rotation
 
-PHOTO = 48
-"""Leading feature channels: the photo itself, 4x4 pixels folded into channels."""
+PHOTO, OUTLINE = 48, 16
+"""Leading feature channels: the photo itself, and how much of each pixel is the person's, 4x4
+pixels folded into channels."""
 PRIOR = 3
 """Then: person-against-background logit, depth and rotation-share corrections. After them, one
 channel that is the same everywhere, the perspective of the camera (``pose.PERSPECTIVE``)."""
 LEARNED = 28
 """Then: learned appearance."""
-BACKGROUND = 3
-"""Last: the background's colour continued behind the person."""
-PARTS = (PHOTO, PRIOR, 1, LEARNED, BACKGROUND)
+COLOURS = 6
+"""Last: the background's colour continued behind the person, and the person's beyond them."""
+PARTS = (PHOTO, OUTLINE, PRIOR, 1, LEARNED, COLOURS)
 """All of them, in order."""
 CHANNELS = sum(PARTS)
 SEGMENTS = 8
@@ -134,7 +135,8 @@ class Encode(nn.Module):
         self.register_buffer("scale", torch.tensor(SCALE)[None])
         ramp = (torch.arange(64, dtype=torch.float32) + 0.5) / 64
         self.register_buffer("ramp", ramp)
-        self.register_buffer("order", torch.arange(PHOTO).view(16, 3).t().reshape(-1))
+        order = torch.arange(PHOTO).view(16, 3).t().reshape(-1)
+        self.register_buffer("order", order, persistent=False)
         self.register_buffer("delta", torch.from_numpy(rig.delta.reshape(57, -1).copy()))
         self.register_buffer("pivot", torch.from_numpy(rig.pivot.copy())[None, None])
         pupils = torch.zeros(2, self.count)
@@ -198,8 +200,11 @@ class Encode(nn.Module):
         person, fixes = prior.split([1, PRIOR - 1], 1)
         view = perspective[..., None, None].expand(-1, -1, 64, 64)
         person = grown(portrait, person)
-        behind = background(portrait, person.detach())
-        return torch.cat([self.keep(portrait), person, fixes, view, learned, behind], 1)
+        fixed = person.detach()
+        behind, front = background(portrait, fixed), foreground(portrait, fixed)
+        share = fold(outlined(portrait, fixed, front, behind), 4)
+        parts = self.keep(portrait), share, person, fixes, view, learned, behind, front
+        return torch.cat(parts, 1)
 
     def relative(self, plane: Tensor) -> Tensor:
         """Image positions of the keypoints (B, K, 2) less place and size, (B, 2K)."""

@@ -46,8 +46,9 @@ def follow_lips(
     reach = REACH * torch.abs(now - was) + MARGIN
     near, far = torch.clamp(1 - torch.relu(torch.cat([above, below], 1)) / reach, 0, 1).split(1, 1)
     # The rim that is nearer, and no mean of both, which would draw a lip out over the other: they
-    # meet within a cell of a frame, and within four of a window, whose own warp hardly shows.
-    upmost = torch.clamp((above - below) * (flow.shape[2] / 2) * half + 0.5, 0, 1)
+    # meet within a cell.
+    cell = rows[:, :, 1:2] - rows[:, :, :1]
+    upmost = torch.clamp((above - below) * (0.5 / cell) + 0.5, 0, 1)
     one, other = (part.transpose(1, 2) for part in led.split(1, 1))  # (B, 2, 1, W)
     one, other = one - above * half * spin, other + below * half * spin
     step = other + upmost * (one - other)

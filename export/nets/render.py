@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vivant import latent
-from vivant.export.nets.encode import LEARNED, PARTS, PRIOR
+from vivant.export.nets.encode import COLOURS, LEARNED, PARTS, PRIOR
 from vivant.export.nets.layers import SLOPE, Steered, conv, films, fold, quiet, upsample
+from vivant.export.nets.matte import sealed
 from vivant.export.nets.mirror import MOTION_MIRROR
 from vivant.export.nets.painter import (
     CODE,
@@ -41,12 +42,15 @@ FLOW = 128
 """Side of the flow field."""
 FETCHED = 0.5
 """Share of what a person uncovers that is fetched from beside them; the rest is painted."""
-OWNED = 0.7
-"""Share by which background is not painted over what the flow shows of the person: a network that
-is not sure of an outline covers it, and hair was cut narrower by a band with an arc beside it."""
-FOLDED = (0.1, 0.6)
+SEALED = 5
+"""Gaps of the person narrower than this, in cells of FLOW, that the flow has torn are closed."""
+TORN = (0.05, 0.35)
+"""By how much what was the person's is not in a cell where it is torn, and where it is wholly."""
+FOLDED = (0.0, 0.3)
 """Area of the photo, to that shown of it, by which the flow folds and by which it surely does not:
-where it folds, beside a face that turns further, the person would show twice."""
+where it folds, beside a face that turns further, the person would show twice. Elsewhere background
+is not painted over what the flow shows of the person: a network that is not sure of an outline
+covers it, and hair was cut narrower by a grey band."""
 STILL = 25.0
 """Gate 1 - exp(-STILL |normalised motion change|^2): the photo's own motion returns the photo."""
 CHANGED = 10.0
@@ -81,6 +85,22 @@ class Rendered(NamedTuple):
     """(B, 1, 32, 32) logarithm of the light on the photo's surfaces, to what it was."""
     bare: tuple[Tensor, Tensor]
     """Occlusion and paint before light."""
+    drawn: Tensor
+    """(B, 1, 256, 256) where the flow alone shows the person, and once."""
+
+
+class Composed(NamedTuple):
+    """Paint before light, (B, C, 256, 256) each."""
+
+    occlusion: Tensor
+    ink: Tensor
+    """Paint times occlusion, and THIN, where it is left to divide by."""
+    shown: Tensor
+    """The warped photo."""
+    moved: Tensor
+    """Where the flow shows the person."""
+    drawn: Tensor
+    """Where it does not show them twice either."""
 
 
 def relit(
@@ -91,7 +111,7 @@ def relit(
 
     It is paint of the photo's colour, as ``shown`` coarsely, made darker or brighter by up to half
     or a little more, in the share that this takes: compositing knows no brighter photo. ``faint``
-    (B, 1, 1, 1) is the part of the frame's mean change that paint takes in any case, see FAINT.
+    (B, 1, H, W) is the part of the frame's mean change that paint takes in any case, see FAINT.
     """
     rest, size = 1 - occlusion, torch.abs(change) + faint
     share = 2 * size / (1 + size)
@@ -178,11 +198,13 @@ class Render(nn.Module):
         gate = 1 - torch.exp(-STILL * (change * change).sum(1, keepdim=True))[:, :, None, None]
         blocks = [*self.level32, *self.level16, self.back32, self.back64]
         film = films(self.steer(torch.cat([motion / self.scale, change], 1) * 0.5), blocks)
-        folded, prior, view, learned, background = features.split(PARTS, 1)
+        folded, outline, prior, view, learned, colours = features.split(PARTS, 1)
+        background, front = colours.split(COLOURS // 2, 1)
         posed = self.poser(keypoints, source, motion, view[:, :, 0, 0], away)
         posed = posed if truth is None else self.poser.with_teeth(posed, truth)
         person, _ = prior.split([1, PRIOR - 1], 1)
         photo = F.pixel_shuffle(folded, 4)  # (B, 3, 256, 256)
+        outline = F.pixel_shuffle(outline, 4)  # (B, 1, 256, 256)
 
         line = centres(FLOW, features).expand(batch, -1)
         windows = self.windows(posed, motion, change)
@@ -198,7 +220,7 @@ class Render(nn.Module):
         half = F.avg_pool2d
         maps, flow64, middle = half(first.maps, 2), half(fixed, 2), centres(FLOW // 2, features)
         local = self.poser.local(posed, middle, middle, maps[:, 3:4])
-        appearance = sample(learned, flow64)
+        appearance, front = sample(torch.cat([learned, front], 1), flow64).split([LEARNED, 3], 1)
         x = [appearance, fold(shown - 0.5), maps, local, half(matte, 2), half(still, 2)]
         x64 = self.act(self.enter(torch.cat([*x, flow64 * 8, first.heats], 1)))
         x32 = self.act(self.down32(x64))
@@ -218,9 +240,15 @@ class Render(nn.Module):
         stretched = half(flow, 2), depth, lean, person, local
         step = self.rim(*(part.detach() for part in stretched))
         flow = flow + self.twice @ step @ self.twice.T
-        shown = sample(photo, flow.detach())
+        shown, share = (sample(picture, flow.detach()) for picture in (photo, outline))
+        # What a flow that draws the outline out has torn is mended with the person's colour.
+        moved, stayed = sealed(share, SEALED), half(outline, 2)
+        torn = rise(moved - share, TORN)
+        # Two cells about them, in the cells of 64 of what lies behind.
+        reach, had = F.max_pool2d(torch.cat([moved, stayed], 1), 6, 2, 2).split(1, 1)
+        shown = shown + torn * (self.twice @ front @ self.twice.T - shown)
         detail = F.pixel_shuffle(self.detail(x64), 2)  # (B, 16, 128, 128)
-        seen = torch.cat([shown - 0.5, matte, still], 1)
+        seen = torch.cat([shown - 0.5, moved, stayed], 1)
         detail = self.act(self.blend.parts(detail, seen))
         shots = self.shots(posed, photo, prior, motion, change, windows)
         close = self.close_up(posed.size, shots)  # (B, 4, 256, 256)
@@ -228,13 +256,16 @@ class Render(nn.Module):
         change = light + light * light * (0.5 + light * (1 / 6))
         faint = FAINT * torch.abs(change).mean((1, 2, 3), keepdim=True)
         change = self.eightfold @ change @ self.eightfold.T
-        person = torch.cat([still - matte, torch.maximum(still, matte)], 1)
         single = rise(self.rim.area(half(first.flow.detach(), 2)), FOLDED)
-        behind = torch.cat([background, single], 1)
-        cover, ink, shown = self.compose(detail, shown, person, behind, close)
-        bare = cover * gate, ink / (cover + THIN)
-        occlusion, ink = relit(cover, ink, shown, change, faint)
-        return Rendered(flow, occlusion * gate, ink / (occlusion + THIN), start, light, bare)
+        behind = torch.cat([background, single, reach, torch.relu(had - reach)], 1)
+        person = torch.cat([moved, torn], 1)
+        made = self.compose(detail, shown, person, behind, close)
+        bare = made.occlusion * gate, made.ink / (made.occlusion + THIN)
+        # On the person alone, who ends where they are seen to end.
+        change, faint = change * made.moved, faint * made.moved
+        occlusion, ink = relit(made.occlusion, made.ink, made.shown, change, faint)
+        paint = ink / (occlusion + THIN)
+        return Rendered(flow, occlusion * gate, paint, start, light, bare, made.drawn)
 
     def first(
         self, posed: Posed, prior: Tensor, line: Tensor, windows: list[tuple[Painter, Window]]
@@ -256,31 +287,37 @@ class Render(nn.Module):
         person: Tensor,
         behind: Tensor,
         close: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Occlusion (B, 1, 256, 256), paint times it (and THIN, where it is left to divide by) and
-        ``shown`` enlarged, (B, 3, 256, 256) each. ``person`` (B, 2, 128, 128): where they were and
-        are no more, and where they are or were; ``behind`` (B, 4, 64, 64): the background, and
-        where the flow does not fold."""
+    ) -> Composed:
+        """Layers of paint. ``shown`` (B, 3, 128, 128) is the warped photo; ``person``
+        (B, 2, 128, 128): where they are, and where the flow tears them; ``behind`` (B, 6, 64, 64):
+        the background, where the flow does not fold, how far about the person they may be painted
+        over, and where they were and are no more."""
         weights = torch.cat([self.leave.weight, self.reveal.weight])
         biases = torch.cat([self.leave.bias, self.reveal.bias])  # type: ignore[list-item]
         out = F.pixel_shuffle(self.leave.of(detail, weights, biases), 2).float()
         occlusion, keep, colour, reveal = planes(out, [1, 1, 3, 1])
-        shown, uncovered, near = planes(self.enlarge(torch.cat([shown, person], 1)), [3, 1, 1])
+        shown, moved, torn = planes(self.enlarge(torch.cat([shown, person], 1)), [3, 1, 1])
         occlusion, colour = torch.sigmoid(occlusion), torch.sigmoid(colour)
         paint = colour + torch.sigmoid(keep) * (shown - colour)
-        background, single = (self.fourfold @ behind @ self.fourfold.T).split([3, 1], 1)
+        behind = self.fourfold @ behind @ self.fourfold.T
+        background, single, reach, uncovered = behind.split([3, 1, 1, 1], 1)
         # Where the person was and is no more, the background continues, and hardly elsewhere.
         left = torch.sigmoid(reveal + uncovered * 8 - 4)
-        theirs = OWNED * (near - torch.relu(uncovered)) * single
+        theirs = moved * single
         occlusion = occlusion * (1 - theirs * left)
         left = left * (1 - theirs)
         occlusion = occlusion * (1 - FETCHED * torch.clamp(3 * uncovered, 0, 1))
-        # What nobody covers stays the photo's: paint there was an arc beside the outline.
-        occlusion = occlusion * near
-        paint = paint + left * (background - paint)
+        # What nobody covers stays the photo's: paint there was a haze beside the outline. But what
+        # is painted over at the outline is to leave no line.
+        near = torch.maximum(moved, uncovered)
+        occlusion = occlusion * (near + torch.relu(reach - near) * left)
+        paint = paint + (1 - moved * (1 - left)) * (background - paint)
+        torn = torn * (1 - occlusion)
+        paint, occlusion = paint + torn * (shown - paint), occlusion + torn
         weight, premultiplied = close.split([1, 3], 1)
         occlusion = occlusion * (1 - weight)
-        return occlusion + weight, paint * (occlusion + THIN) + premultiplied, shown
+        ink = paint * (occlusion + THIN) + premultiplied
+        return Composed(occlusion + weight, ink, shown, moved, theirs)
 
     def close_up(self, size: Tensor, shots: list[tuple[Painter, Window, Shot]]) -> Tensor:
         """Mouth and eyes, as ``shots`` gives them, painted over nothing: weight and weight * RGB

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vivant.export.nets.matte import narrowed
 from vivant.export.nets.warp import sample
 
 CELLS = 64
@@ -86,7 +87,7 @@ class Rim(nn.Module):
         IPD from the pupils -> what to add to the flow, (B, 2, 64, 64).
         """
         # The logits reach a cell further than the person does, see ``matte.widened``.
-        solid = torch.sigmoid(-2 * F.max_pool2d(-person, 3, 1, 1))
+        solid = torch.sigmoid(2 * narrowed(person))
         way, share = self.sums(self.window, solid)
         way = way / (share + 1e-3) - self.middle
         way = way * torch.clamp(STEEP - STEEP / self.known * share, 0, 1)

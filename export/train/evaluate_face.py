@@ -25,6 +25,7 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from vivant import latent
 from vivant.benchmarks.photos import GESTURES, KINDS, gesture
@@ -47,7 +48,7 @@ from vivant.export.train.evaluate_tracked import (
 )
 from vivant.export.train.face import example_inputs, load_face
 from vivant.export.train.face_data import NONE, collate, load_person, make_sample, shards, to_device
-from vivant.export.train.face_loss import FRAME, Regions, among, end_point
+from vivant.export.train.face_loss import FRAME, Regions, among, edges, end_point
 from vivant.export.train.face_pose import about_neck
 from vivant.export.train.face_sheet import write_png
 from vivant.export.train.tracker import Track, tracker
@@ -57,6 +58,8 @@ WITH = "worn "
 """Errors of the face with what is worn or held: no part of it, and moved by nobody's code."""
 BINS = {"|yaw|<=15": (0, 15), "|yaw|<=30": (0, 30), "15<=|yaw|<=30": (15, 30), "all": (0, 180)}
 """Ranges of |yaw| of the driver, degrees."""
+BESIDE = 6
+"""Pixels of 256 beside an outline within which its sharpness is judged."""
 
 
 def gflop(encode: Encode, render: Render) -> dict[str, float]:
@@ -98,6 +101,17 @@ def regions_of(batch: dict[str, Tensor], regions: Regions) -> dict[str, Tensor]:
     return {name: mask > 0.5 for name, mask in masks.items()}
 
 
+def outline_energy(picture: Tensor, segment: Tensor) -> Tensor:
+    """Energy of the gradient of pictures (B, 3, 256, 256) within ``BESIDE`` pixels of the outline
+    of the person that the classes ``segment`` (B, H, W) tell, (B,)."""
+    person, side = resize((segment > 0).float()[:, None], 256), 2 * BESIDE + 1
+    wide, narrow = (F.max_pool2d(s * person, side, 1, BESIDE) for s in (1, -1))
+    band = wide + narrow
+    return torch.stack(
+        [(e * e * band[..., : e.shape[2], : e.shape[3]]).sum((1, 2, 3)) for e in edges(picture)]
+    ).sum(0)
+
+
 class Trackers(NamedTuple):
     """Who looks at frames."""
 
@@ -115,6 +129,7 @@ class Tally:
         self.counts: dict[str, float] = defaultdict(float)
         self.frames: dict[str, list[float]] = defaultdict(list)
         self.flows: dict[str, list[Tensor]] = defaultdict(list)
+        self.outlines: list[Tensor] = []
 
     def add(self, batch: dict[str, Tensor], masks: dict[str, Tensor], out: Tensor) -> None:
         """Count one source's drivers, by the regions ``masks`` tell (B, 1, 256, 256)."""
@@ -131,6 +146,12 @@ class Tally:
                     if count > 0:
                         self.frames[key].append(psnr(square, count))
 
+    def add_outline(self, batch: dict[str, Tensor], out: Tensor) -> None:
+        """Count how sharp the outlines of one source's drivers are."""
+        pictures = out, batch["target"]
+        ours, true = (outline_energy(x, batch["target_segment"]) for x in pictures)
+        self.outlines.append(ours / true.clamp_min(1e-6))
+
     def add_flow(self, batch: dict[str, Tensor], flow: Tensor, first: Tensor) -> None:
         """Count the flow of one source's drivers, before and after its correction."""
         seen = batch["visible"] > 0.5
@@ -142,11 +163,13 @@ class Tally:
     def table(self) -> dict[str, float]:
         """The figures."""
         flows = {name: torch.cat(errors) for name, errors in self.flows.items()}
+        sharp = torch.cat(self.outlines).median().item()
         return {
             "flow error, median visible face, px": flows[""].median().item(),
             "flow error, mean visible face, px": flows[""].mean().item(),
             "flow error, median, all worn too, px": flows[WITH].median().item(),
             "first flow error, median visible face, px": flows["first "].median().item(),
+            "outline, gradient energy to the true, median": sharp,
         } | self.pictures()
 
     def pictures(self, region: str = "") -> dict[str, float]:
@@ -195,7 +218,9 @@ def held_out(encode: Encode, render: Render, files: list[Path], seed: int) -> di
                 (told, true, (true.occlusion, true.paint)),
                 (unlit, true, true.bare),
             ):
-                tally.add(batch, masks, composite(photo, got.flow, occlusion, paint))
+                out = composite(photo, got.flow, occlusion, paint)
+                tally.add(batch, masks, out)
+                tally.add_outline(batch, out)
             alone.add_flow(batch, mine.flow, mine.first)
             told.add_flow(batch, true.flow, true.first)
             flow, seen, light = (
@@ -235,7 +260,7 @@ def held_out(encode: Encode, render: Render, files: list[Path], seed: int) -> di
 
 def told_view(features: Tensor) -> float:
     """The perspective in one portrait's features (1, C, 64, 64), 1/IPD."""
-    _, _, view, _, _ = features.split(PARTS, 1)
+    _, _, _, view, _, _ = features.split(PARTS, 1)
     return float(view[0, 0, 0, 0])
 
 
@@ -274,7 +299,7 @@ def driver(encode: Encode, render: Render, portrait: np.ndarray) -> Driven:
     """A portrait (512, 512, 3) u8 as a stream would move it."""
     photo = torch.from_numpy(portrait.copy()).permute(2, 0, 1)[None].float() / 255
     with torch.no_grad():
-        features, points, own = encode(torch.nn.functional.avg_pool2d(photo, 2))
+        features, points, own = encode(F.avg_pool2d(photo, 2))
     compositor = Compositor(portrait)
 
     def draw(motion: np.ndarray) -> np.ndarray:

@@ -112,7 +112,7 @@ def step_loss(face: Face, regions: Regions, batch: dict[str, Tensor]) -> tuple[T
     drivers = len(batch["motion"]) // len(batch["photo"])
     code = believed(face.encode, own, batch["code"], TRUST)
     code = code.repeat_interleave(drivers, 0)
-    _, prior, view, _, _ = features.split(PARTS, 1)
+    _, _, prior, view, _, _ = features.split(PARTS, 1)
     each = points, prior, view[:, :, 0, 0], batch["photo"], batch["away"][:, None]
     points, prior, view, photo, away = (x.repeat_interleave(drivers, 0) for x in each)
     motion = batch["motion"]

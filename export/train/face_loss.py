@@ -385,7 +385,9 @@ def face_loss(
     warped = sample(photo, resize(flow.detach(), PAINT))
     out = warped * (1 - driven.occlusion) + driven.paint * driven.occlusion
     occlusion, paint = driven.bare
-    weight256 = resize(weight, PAINT)
+    # Where the flow draws the outline too far out nothing is to be painted: it would be a haze.
+    over = driven.drawn.detach() * (1 - resize(person, PAINT))
+    weight256 = resize(weight, PAINT) * (1 - over)
     colour = average(robust(out - target, 0.01), weight256)
     sharp = gradient_l1(out, target, weight256)
     texture = texture_l1(out, target, weight256)
@@ -397,15 +399,16 @@ def face_loss(
     need = need * (1 + resize(among(segment, (MOUTH,)).float(), PAINT))
     painted = average(robust(paint - target, 0.01), need) + 0.5 * gradient_l1(paint, target, need)
     painted = painted + 2 * texture_l1(paint, target, need)
-    tone = F.avg_pool2d((out - target) * weight256, 16) / F.avg_pool2d(weight256, 16)
+    tone = F.avg_pool2d((out - target) * weight256, 16) / (F.avg_pool2d(weight256, 16) + 1e-3)
     # In mouth and eyes paint may lie over what is seen; what is hidden it has to cover.
     # What is fetched from beside the person, or from in front of it, needs no paint.
     free = 1 - 0.9 * torch.clamp(close + inside, 0, 1) * (1 - hidden)
-    free = free * (1 - resize(torch.maximum(left, (1 - visible) * solid), PAINT))
+    free = free * (1 - resize(torch.maximum(left, (1 - visible) * solid), PAINT)) * (1 - over)
     unsure = F.binary_cross_entropy(
         occlusion.clamp(1e-4, 1 - 1e-4), hidden, weight=free, reduction="mean"
     )
     lazy = needless(occlusion, warped.detach(), target, 0.3 + 2 * close)
+    lazy = lazy + (occlusion * over).sum() / (over.sum() + 1)
     total = total + 1.0 * flow_loss + 1.0 * first_loss + 0.02 * rough
     ratio, sure = moved_light(photo, truth, batch["flow"], visible * person)
     light = average(robust(driven.light - ratio, 0.1), sure)
