@@ -34,8 +34,6 @@ STEPS = 4
 COARSE = 4
 """Side of the patches, in cells, over which a background varies: of smaller ones a strand of hair
 would be its own background."""
-
-
 EVEN = 0.005
 """Square of the distance of two colours that cannot be told apart."""
 APART = 20.0
@@ -79,46 +77,21 @@ def background(portrait: Tensor, person: Tensor) -> Tensor:
     return continued(F.avg_pool2d(portrait - 0.5, 4) * away, away) + 0.5
 
 
-def narrowed(person: Tensor) -> Tensor:
-    """A mask drawn back by a cell on every side."""
-    return -F.max_pool2d(-person, 3, 1, 1)
-
-
-def sealed(share: Tensor, width: int) -> Tensor:
-    """Shares (B, 1, H, W) without gaps that are narrower than ``width``, an odd number of cells.
-    Nearer than that to the edge of the frame, where no gap can be told, they are as they were."""
-    closed = F.max_pool2d(F.max_pool2d(share, (1, width), 1), (width, 1), 1)
-    closed = -F.max_pool2d(F.max_pool2d(-closed, (1, width), 1), (width, 1), 1)
-    return torch.maximum(share, F.pad(closed, [width - 1] * 4))
-
-
 def foreground(portrait: Tensor, person: Tensor) -> Tensor:
     """Colour of the person, (B, 3, 64, 64), continued beyond them."""
     solid = torch.clamp(2 * torch.sigmoid(2 * narrowed(person)) - 1, 0, 1)
     return continued(F.avg_pool2d(portrait - 0.5, 4) * solid, solid) + 0.5
 
 
-def outlined(portrait: Tensor, person: Tensor, front: Tensor, behind: Tensor) -> Tensor:
-    """How much of each pixel is the person's, (B, 1, 256, 256), of a mask that ``grown`` gave;
-    ``front`` and ``behind`` as ``foreground`` and ``background`` give them."""
-    learned = -widened(-person)
-    wide, deep = torch.sigmoid(2 * person), torch.sigmoid(2 * narrowed(narrowed(person)))
-    cells = [2 * torch.sigmoid(2 * learned) - 1, 2 * wide, 2 * deep - 1, front - behind, behind]
-    pixels = upsample(upsample(torch.cat(cells, 1)))
-    side, most, least, apart, behind = pixels.split([1, 1, 1, 3, 3], 1)
-    size = (apart * apart).sum(1, keepdim=True)
-    share = ((portrait - behind) * apart).sum(1, keepdim=True) / (size + EVEN)
-    told = torch.clamp(2 * (share - MIDDLE), -1, 1)
-    side = side + BELIEVED * torch.clamp(APART * size, 0, 1) * (told - side)
-    # No further out than the matte, and no hole in what lies well inside it.
-    share = torch.minimum(torch.clamp(0.5 + 2 * side, 0, 1), torch.clamp(most, 0, 1))
-    return sealed(torch.maximum(share, torch.clamp(least, 0, 1)), SEALED)
-
-
 def widened(person: Tensor) -> Tensor:
     """A mask carried over to the four neighbours of each cell, as far as a mask of cells errs."""
     tall = F.max_pool2d(person, (3, 1), 1, (1, 0))
     return torch.maximum(tall, F.max_pool2d(person, (1, 3), 1, (0, 1)))
+
+
+def narrowed(person: Tensor) -> Tensor:
+    """A mask drawn back by a cell on every side."""
+    return -F.max_pool2d(-person, 3, 1, 1)
 
 
 def evidence(portrait: Tensor, person: Tensor) -> Tensor:
@@ -142,3 +115,28 @@ def grown(portrait: Tensor, person: Tensor) -> Tensor:
     for _ in range(STEPS):
         person = torch.maximum(person, torch.minimum(F.max_pool2d(person, 3, 1, 1), sure))
     return person
+
+
+def sealed(share: Tensor, width: int) -> Tensor:
+    """Shares (B, 1, H, W) without gaps that are narrower than ``width``, an odd number of cells.
+    Nearer than that to the edge of the frame, where no gap can be told, they are as they were."""
+    closed = F.max_pool2d(F.max_pool2d(share, (1, width), 1), (width, 1), 1)
+    closed = -F.max_pool2d(F.max_pool2d(-closed, (1, width), 1), (width, 1), 1)
+    return torch.maximum(share, F.pad(closed, [width - 1] * 4))
+
+
+def outlined(portrait: Tensor, person: Tensor, front: Tensor, behind: Tensor) -> Tensor:
+    """How much of each pixel is the person's, (B, 1, 256, 256), of a mask that ``grown`` gave;
+    ``front`` and ``behind`` as ``foreground`` and ``background`` give them."""
+    learned = -widened(-person)
+    wide, deep = torch.sigmoid(2 * person), torch.sigmoid(2 * narrowed(narrowed(person)))
+    cells = [2 * torch.sigmoid(2 * learned) - 1, 2 * wide, 2 * deep - 1, front - behind, behind]
+    pixels = upsample(upsample(torch.cat(cells, 1)))
+    side, most, least, apart, behind = pixels.split([1, 1, 1, 3, 3], 1)
+    size = (apart * apart).sum(1, keepdim=True)
+    share = ((portrait - behind) * apart).sum(1, keepdim=True) / (size + EVEN)
+    told = torch.clamp(2 * (share - MIDDLE), -1, 1)
+    side = side + BELIEVED * torch.clamp(APART * size, 0, 1) * (told - side)
+    # No further out than the matte, and no hole in what lies well inside it.
+    share = torch.minimum(torch.clamp(0.5 + 2 * side, 0, 1), torch.clamp(most, 0, 1))
+    return sealed(torch.maximum(share, torch.clamp(least, 0, 1)), SEALED)

@@ -107,9 +107,9 @@ def outline_energy(picture: Tensor, segment: Tensor) -> Tensor:
     person, side = resize((segment > 0).float()[:, None], 256), 2 * BESIDE + 1
     wide, narrow = (F.max_pool2d(s * person, side, 1, BESIDE) for s in (1, -1))
     band = wide + narrow
-    return torch.stack(
-        [(e * e * band[..., : e.shape[2], : e.shape[3]]).sum((1, 2, 3)) for e in edges(picture)]
-    ).sum(0)
+    across, down = edges(picture)
+    across, down = across * across * band[..., :-1], down * down * band[..., :-1, :]
+    return across.sum((1, 2, 3)) + down.sum((1, 2, 3))
 
 
 class Trackers(NamedTuple):
@@ -213,16 +213,12 @@ def held_out(encode: Encode, render: Render, files: list[Path], seed: int) -> di
                 render.predict(looks, places, code.expand(count, -1), batch["motion"])
                 for code in (own, batch["code"])
             )
-            for tally, got, (occlusion, paint) in (
-                (alone, mine, (mine.occlusion, mine.paint)),
-                (told, true, (true.occlusion, true.paint)),
-                (unlit, true, true.bare),
-            ):
-                out = composite(photo, got.flow, occlusion, paint)
+            for tally, got in ((alone, mine), (told, true)):
+                out = composite(photo, got.flow, got.occlusion, got.paint)
                 tally.add(batch, masks, out)
                 tally.add_outline(batch, out)
-            alone.add_flow(batch, mine.flow, mine.first)
-            told.add_flow(batch, true.flow, true.first)
+                tally.add_flow(batch, got.flow, got.first)
+            unlit.add(batch, masks, composite(photo, true.flow, *true.bare))
             flow, seen, light = (
                 resize(x, photo.shape[-1]) for x in (batch["flow"], batch["visible"], true.light)
             )
