@@ -125,6 +125,7 @@ def test_the_trackers_gain_is_told_apart() -> None:
     figures |= judge(figures, posed(), {"yaw": 0.8, "pitch": 0.8})
     assert figures["yaw gain"] == pytest.approx(0.8, abs=1e-4)
     assert figures["yaw error"] == pytest.approx(3, abs=1e-2)
+    assert figures["yaw mean error"] == pytest.approx(2, abs=1e-2)
     assert figures["pitch error / gain"] == pytest.approx(0, abs=1e-2)
 
 
@@ -134,6 +135,7 @@ def test_turns_out_of_the_trackers_reach_are_not_judged() -> None:
     figures["yaw +10"] = figures["yaw +15"] = 0.0
     assert judge(figures, posed(yaw=12), {})["yaw error"] == 0
     assert judge(figures, posed(yaw=-12), {})["yaw error"] == 15
+    assert judge(figures, posed(yaw=-12), {})["yaw mean error"] == pytest.approx(25 / 4)
     assert np.isnan(judge(figures, posed(yaw=60), {})["yaw error"])
 
 

@@ -80,6 +80,8 @@ BARS = {
     "blink 1": Bar(CLOSED, False),
     "attention: jaw r": Bar(0.95, True),
     "attention: blink 1": Bar(HALF, False),
+    "yaw mean error": Bar(WITHIN, False),
+    "pitch mean error": Bar(WITHIN, False),
     "yaw error": Bar(WITHIN, False),
     "pitch error": Bar(WITHIN, False),
     "yaw error / gain": Bar(WITHIN, False),
@@ -191,8 +193,9 @@ def judge(figures: Mapping[str, float], own: Array, gains: Mapping[str, float]) 
     """Turns seen against turns commanded, of those that end within ``REACH``, for each axis.
 
     ``yaw gain``, the least-squares slope; ``yaw within, %``, the share of commands seen to
-    ``WITHIN``; ``yaw error``, the largest error, degrees, and ``yaw error / gain``, where the
-    tracker's own ``gains`` are known, that of what is seen divided by them.
+    ``WITHIN``; ``yaw mean error``, the mean over commands, degrees; ``yaw error``, the largest, and
+    ``yaw error / gain``, where the tracker's own ``gains`` are known, that of what is seen divided
+    by them.
     """
     out = {}
     for axis, name in AXES.items():
@@ -200,8 +203,9 @@ def judge(figures: Mapping[str, float], own: Array, gains: Mapping[str, float]) 
         seen = np.array([figures[f"{axis} {t:+g}"] for t in told])
         any_told = len(told) > 0
         out[f"{axis} gain"] = slope(told, seen) if any_told else np.nan
-        near = np.abs(seen - told) <= WITHIN
-        out[f"{axis} within, %"] = 100 * float(near.mean()) if any_told else np.nan
+        away = np.abs(seen - told)
+        out[f"{axis} within, %"] = 100 * float((away <= WITHIN).mean()) if any_told else np.nan
+        out[f"{axis} mean error"] = float(away.mean()) if any_told else np.nan
         for suffix, gain in (("", 1.0), (" / gain", gains.get(axis))):
             if gain is not None:
                 error = np.abs(seen / gain - told)
