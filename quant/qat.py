@@ -99,7 +99,7 @@ Example = Sequence[Tensor]
 def frame(render: Render, example: Example) -> tuple[Tensor, Tensor]:
     """The composed picture (1, 3, 256, 256) and its flow."""
     flow, occlusion, paint = render(*example)
-    photo = F.pixel_shuffle(example[0][:, :PHOTO], 4)
+    photo = example[0][:, :PHOTO].reshape(-1, 3, 256, 256)
     return composite(photo, flow, occlusion, paint), flow
 
 

@@ -5,9 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from vivant.export.nets import matte
-from vivant.export.nets.encode import COLOURS, LEARNED, OUTLINE, PHOTO, PRIOR, VIEWS, Encode
+from vivant.export.nets.encode import (
+    COLOURS,
+    LEARNED,
+    OUTLINE,
+    OUTLINES,
+    PHOTO,
+    PRIOR,
+    VIEWS,
+    Encode,
+)
 from vivant.export.nets.mirror import MOTION_MIRROR
 from vivant.export.nets.pose import load_rig
 
@@ -21,20 +31,24 @@ def net() -> Encode:
 @torch.no_grad()
 def test_the_matte_is_grown_and_the_rest_stays(net: Encode) -> None:
     """A person's matte is grown and outlined (``tests/test_matte.py``), both sides' colours are
-    continued, and the photo and what else was found stay."""
+    continued, and how far they follow the head; the photo and what else was found stay."""
     prior, learned = torch.randn(1, PRIOR, 64, 64), torch.rand(1, LEARNED, 64, 64)
     portrait = torch.rand(1, 3, 256, 256)
     features = net.features(portrait, prior, torch.tensor([[0.05]]), learned)
-    picture, outline, person, fixes, view, same, colours = features.split(
-        [PHOTO, OUTLINE, 1, PRIOR - 1, 1, LEARNED, COLOURS], 1
+    picture, *outlines, person, depth, follows, view, same, colours = features.split(
+        [PHOTO, *OUTLINES, 1, 1, PRIOR - 2, 1, LEARNED, COLOURS], 1
     )
-    assert torch.equal(torch.nn.functional.pixel_shuffle(picture, 4), portrait)
+    assert torch.equal(picture.reshape(1, 3, 256, 256), portrait)
     assert torch.equal(person, matte.grown(portrait, prior[:, :1]))
-    behind, front = matte.background(portrait, person), matte.foreground(portrait, person)
+    behind = matte.background(portrait, person)
+    front, on = matte.foreground(portrait, person, prior[:, 2:])
     assert torch.equal(colours, torch.cat([behind, front], 1))
-    outline = torch.nn.functional.pixel_shuffle(outline, 4)
-    assert torch.equal(outline, matte.outlined(portrait, person, front, behind))
-    torch.testing.assert_close(fixes, prior[:, 1:], rtol=0, atol=0)
+    share, half = outlines[0].reshape(1, 1, 256, 256), outlines[1].reshape(1, 1, 128, 128)
+    assert torch.equal(share, matte.outlined(portrait, person, front, behind))
+    assert torch.equal(half, F.avg_pool2d(share, 2))
+    assert torch.equal(outlines[2], F.max_pool2d(half, 6, 2, 2))
+    torch.testing.assert_close(depth, prior[:, 1:2], rtol=0, atol=0)
+    assert torch.equal(follows, torch.maximum(prior[:, 2:], on))
     torch.testing.assert_close(same, learned, rtol=0, atol=0)
     assert (view == 0.05).all()
 

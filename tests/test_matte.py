@@ -85,7 +85,8 @@ def test_the_background_is_continued_behind_the_person() -> None:
 def outline(picture: Tensor, logits: Tensor) -> Tensor:
     """The share of the person in each pixel, of a mask as it is learned."""
     grown = matte.grown(picture, logits)
-    front, behind = matte.foreground(picture, grown), matte.background(picture, grown)
+    front, _ = matte.foreground(picture, grown, logits)
+    behind = matte.background(picture, grown)
     return matte.outlined(picture, grown, front, behind)
 
 
@@ -122,10 +123,19 @@ def test_what_lies_beyond_the_matte_is_nobodys() -> None:
 
 
 def test_the_persons_colour_is_continued_beyond_them() -> None:
-    """With nothing of the wall's."""
-    front = matte.foreground(photo(), matte.grown(photo(), person()))
+    """With nothing of the wall's, and so is what else is told of them."""
+    told = torch.where(person() > 0, 0.25, -4.0)
+    front, told = matte.foreground(photo(), matte.grown(photo(), person()), told)
     assert front.shape == (1, 3, 64, 64)
     assert (front - SKIN).abs().max() < 0.02
+    assert (told - 0.25).abs().max() < 0.02
+
+
+def test_what_is_about_a_cell_is_the_most_within_two_of_half_its_size() -> None:
+    """As a window of six tells."""
+    torch.manual_seed(0)
+    share = torch.rand(2, 1, 64, 64)
+    assert torch.equal(matte.about(share), torch.nn.functional.max_pool2d(share, 6, 2, 2))
 
 
 @pytest.mark.parametrize(("gap", "closed"), [(3, True), (4, True), (5, False), (9, False)])

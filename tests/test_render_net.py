@@ -10,11 +10,12 @@ from torch.nn import functional as F
 
 from vivant import latent
 from vivant.export.nets.encode import CHANNELS, OUTLINE, PHOTO, PRIOR
-from vivant.export.nets.layers import Pack, conv, fold
+from vivant.export.nets.layers import Pack, conv, fold, stacked
+from vivant.export.nets.matte import about
 from vivant.export.nets.painter import PAINT
 from vivant.export.nets.pose import Posed, Poser, load_rig
 from vivant.export.nets.render import FETCHED, THIN, Render, relit
-from vivant.export.nets.warp import Double, hats, planes, resize, sample
+from vivant.export.nets.warp import hats, planes, resize, sample
 from vivant.export.train.face import example_inputs
 
 
@@ -103,11 +104,10 @@ def test_maps_are_normalised_sums_of_gaussians() -> None:
 
 
 def test_rearranged_layers_are_the_plain_ones() -> None:
-    """Doubling, resizing by products, space to depth, a sum of convolutions and groups of channels
+    """Resizing by products, space to depth, a sum of convolutions and groups of channels
     give what interpolation, slices, a concatenation and a split give."""
     torch.manual_seed(0)
     x = torch.randn(2, 4, 16, 16)
-    torch.testing.assert_close(Double(4, 16)(x), resize(x, 32))
     for size in (32, 64):
         weights = hats(16, size)
         torch.testing.assert_close(weights @ x @ weights.T, resize(x, size))
@@ -124,7 +124,7 @@ def test_the_picture_is_composed_as_layers_of_paint(batch: int) -> None:
     torch.manual_seed(1)
     render = Render(8).eval()
     detail, shown, person = (torch.rand(batch, n, 128, 128) for n in (24, 3, 2))
-    behind, close = torch.rand(batch, 6, 64, 64), torch.rand(batch, 4, PAINT, PAINT)
+    behind, close = torch.rand(batch, 7, 64, 64), torch.rand(batch, 4, PAINT, PAINT)
     close[:, 1:] *= close[:, :1]
     with torch.no_grad():
         render.reveal.weight.normal_(0, 0.1)
@@ -135,7 +135,7 @@ def test_the_picture_is_composed_as_layers_of_paint(batch: int) -> None:
     own, keep, colour = torch.sigmoid(out).split([1, 1, 3], 1)
     wanted = resize(shown, PAINT) * keep + colour * (1 - keep)
     moved, torn = resize(person, PAINT).split(1, 1)
-    background, single, reach, uncovered = resize(behind, PAINT).split([3, 1, 1, 1], 1)
+    background, single, led, reach, uncovered = resize(behind, PAINT).split([3, 1, 1, 1, 1], 1)
     left = torch.sigmoid(reveal + uncovered * 8 - 4)
     theirs = moved * single
     own, left = own * (1 - theirs * left), left * (1 - theirs)
@@ -145,6 +145,8 @@ def test_the_picture_is_composed_as_layers_of_paint(batch: int) -> None:
     own = own * (near + torch.relu(reach - near) * left)
     left = 1 - moved * (1 - left)
     wanted = wanted * (1 - left) + background * left
+    # What is mirrored needs no paint.
+    own = own * (1 - moved * led)
     # Where the flow tears, the mended photo shows through what is not painted.
     rest = torn * (1 - own)
     wanted, own = wanted + rest * (resize(shown, PAINT) - wanted), own + rest
@@ -179,7 +181,7 @@ def test_portraits_of_a_batch_do_not_mix() -> None:
 def test_constants_are_not_part_of_a_checkpoint() -> None:
     """A checkpoint holds what is learned; kernels that follow from sizes are made anew."""
     names = {name.rpartition(".")[2] for name in Render(8).state_dict()}
-    assert not names & {"kernel", "twice", "fourfold", "shapes"}
+    assert not names & {"kernel", "twice", "twofold", "fourfold", "shapes"}
 
 
 def test_a_gaze_is_warped_and_a_blink_is_painted() -> None:
@@ -216,7 +218,10 @@ def test_paint_ends_where_the_person_does() -> None:
     person = torch.zeros(1, 1, 256, 256)
     person[..., 40:216, 72:184] = 1
     features = features.clone()
-    features[:, PHOTO : PHOTO + OUTLINE] = fold(person, 4)
+    half = F.avg_pool2d(person, 2)
+    features[:, PHOTO : PHOTO + OUTLINE] = torch.cat(
+        [stacked(person), stacked(half), about(half)], 1
+    )
     features[:, PHOTO + OUTLINE] = torch.logit(F.avg_pool2d(person, 4)[:, 0], 1e-6) / 2
     motion = motion.clone()
     motion[0, latent.INDEX["headYaw"]] = 12.0

@@ -7,16 +7,20 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from vivant import latent
-from vivant.export.nets.layers import SLOPE, Block, conv, fold, quiet, upsample
-from vivant.export.nets.matte import background, foreground, grown, outlined
+from vivant.export.nets.layers import SLOPE, Block, conv, quiet, stacked, upsample
+from vivant.export.nets.matte import about, background, foreground, grown, outlined
 from vivant.export.nets.mirror import MOTION_MIRROR
 from vivant.export.nets.pose import PERSPECTIVE, SCALE, Rig, in_camera, load_rig, rotation
 
-PHOTO, OUTLINE = 48, 16
-"""Leading feature channels: the photo itself, and how much of each pixel is the person's, 4x4
-pixels folded into channels."""
+PHOTO = 48
+"""Leading feature channels: the photo itself, 256 x 256, as ``stacked`` gives it."""
+OUTLINES = (16, 4, 1)
+"""Then: how much of each pixel is the person's, of 256 x 256 and of 128 x 128, and the most within
+two cells about each of 64 x 64."""
+OUTLINE = sum(OUTLINES)
 PRIOR = 3
 """Then: person-against-background logit, depth and rotation-share corrections. After them, one
 channel that is the same everywhere, the perspective of the camera (``pose.PERSPECTIVE``)."""
@@ -85,7 +89,6 @@ class Encode(nn.Module):
 
     scale: Tensor
     ramp: Tensor
-    order: Tensor
     delta: Tensor
     pivot: Tensor
     pupils: Tensor
@@ -135,8 +138,6 @@ class Encode(nn.Module):
         self.register_buffer("scale", torch.tensor(SCALE)[None])
         ramp = (torch.arange(64, dtype=torch.float32) + 0.5) / 64
         self.register_buffer("ramp", ramp)
-        order = torch.arange(PHOTO).view(16, 3).t().reshape(-1)
-        self.register_buffer("order", order, persistent=False)
         self.register_buffer("delta", torch.from_numpy(rig.delta.reshape(57, -1).copy()))
         self.register_buffer("pivot", torch.from_numpy(rig.pivot.copy())[None, None])
         pupils = torch.zeros(2, self.count)
@@ -201,10 +202,16 @@ class Encode(nn.Module):
         view = perspective[..., None, None].expand(-1, -1, 64, 64)
         person = grown(portrait, person)
         fixed = person.detach()
-        behind, front = background(portrait, fixed), foreground(portrait, fixed)
-        share = fold(outlined(portrait, fixed, front, behind), 4)
-        parts = self.keep(portrait), share, person, fixes, view, learned, behind, front
-        return torch.cat(parts, 1)
+        depth, follows = fixes.split(1, 1)
+        behind, (front, on) = background(portrait, fixed), foreground(portrait, fixed, follows)
+        # Nobody is beside a person, so that nothing there follows their head: strands that the mask
+        # has missed would stay behind, and what is next to them would show twice.
+        follows = torch.maximum(follows, on)
+        share = outlined(portrait, fixed, front, behind)
+        half = F.avg_pool2d(share, 2)
+        outline = stacked(share), stacked(half), about(half)
+        parts = person, depth, follows, view, learned, behind, front
+        return torch.cat([stacked(portrait), *outline, *parts], 1)
 
     def relative(self, plane: Tensor) -> Tensor:
         """Image positions of the keypoints (B, K, 2) less place and size, (B, 2K)."""
@@ -250,10 +257,6 @@ class Encode(nn.Module):
     def near(self, perspective: Tensor) -> Tensor:
         """Perspective (B, 1) brought within what cameras can have."""
         return torch.clamp(perspective, *VIEWS)
-
-    def keep(self, portrait: Tensor) -> Tensor:
-        """The photo as feature channels, (B, 48, 64, 64), in the order of ``pixel_shuffle``."""
-        return torch.index_select(fold(portrait, 4), 1, self.order)
 
     def forward(self, portrait: Tensor) -> Encoded:
         """portrait (B, 3, 256, 256), RGB 0..1 -> features (B, C, 64, 64), keypoints (B, K, 3) in

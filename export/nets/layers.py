@@ -83,18 +83,20 @@ class Steered(nn.Module):
         quiet(self.film, 0.5)
         self.act = nn.LeakyReLU(SLOPE)
 
-    def forward(self, x: Tensor, film: Tensor) -> Tensor:
-        """(B, C, H, W), (B, 2 C) of ``films`` -> (B, C, H, W)"""
-        scale, shift = film[:, :, None, None].chunk(2, 1)
+    def forward(self, x: Tensor, film: tuple[Tensor, Tensor]) -> Tensor:
+        """(B, C, H, W), scale and shift (B, C, 1, 1) of ``films`` -> (B, C, H, W)"""
+        scale, shift = film
         return self.act(x + self.second(self.act(self.first(x) * (1 + scale) + shift)))
 
 
-def films(code: Tensor, blocks: Sequence[Steered]) -> Iterator[Tensor]:
-    """What a code (B, code) asks of each block, (B, 2 C), by one product for all of them."""
+def films(code: Tensor, blocks: Sequence[Steered]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Scale and shift (B, C, 1, 1) that a code (B, code) asks of each block, by one product for all
+    of them."""
     weights = torch.cat([block.film.weight for block in blocks])
     biases = torch.cat([block.film.bias for block in blocks])
-    sizes = [block.film.out_features for block in blocks]
-    return iter(nn.functional.linear(code, weights, biases).split(sizes, 1))
+    sizes = [block.film.out_features // 2 for block in blocks for _ in range(2)]
+    told = nn.functional.linear(code, weights, biases)[:, :, None, None].split(sizes, 1)
+    return zip(told[::2], told[1::2], strict=True)
 
 
 def upsample(x: Tensor) -> Tensor:
@@ -115,6 +117,12 @@ def fold(x: Tensor, step: int = 2) -> Tensor:
     Channels are ordered by place within the cell, then by channel of ``x``.
     """
     return torch.cat([x[:, :, i::step, j::step] for i in range(step) for j in range(step)], 1)
+
+
+def stacked(x: Tensor, size: int = 64) -> Tensor:
+    """Maps of any size among maps of ``size``, without moving a number: (B, C, H, W) ->
+    (B, C H W / size^2, size, size), each channel so many rows. ``reshape`` undoes it."""
+    return x.reshape(x.shape[0], -1, size, size)
 
 
 class Pack(nn.Module):

@@ -77,10 +77,13 @@ def background(portrait: Tensor, person: Tensor) -> Tensor:
     return continued(F.avg_pool2d(portrait - 0.5, 4) * away, away) + 0.5
 
 
-def foreground(portrait: Tensor, person: Tensor) -> Tensor:
-    """Colour of the person, (B, 3, 64, 64), continued beyond them."""
+def foreground(portrait: Tensor, person: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
+    """Colour of the person, (B, 3, 64, 64), and what else is ``told`` of them (B, C, 64, 64),
+    continued beyond them."""
     solid = torch.clamp(2 * torch.sigmoid(2 * narrowed(person)) - 1, 0, 1)
-    return continued(F.avg_pool2d(portrait - 0.5, 4) * solid, solid) + 0.5
+    known = torch.cat([F.avg_pool2d(portrait - 0.5, 4), told], 1)
+    front, told = continued(known * solid, solid).split([3, told.shape[1]], 1)
+    return front + 0.5, told
 
 
 def widened(person: Tensor) -> Tensor:
@@ -115,6 +118,11 @@ def grown(portrait: Tensor, person: Tensor) -> Tensor:
     for _ in range(STEPS):
         person = torch.maximum(person, torch.minimum(F.max_pool2d(person, 3, 1, 1), sure))
     return person
+
+
+def about(share: Tensor) -> Tensor:
+    """The most of shares (B, 1, 2 n, 2 n) in two cells about each of n x n: (B, 1, n, n)."""
+    return F.max_pool2d(F.max_pool2d(share, 2), 3, 1, 1)
 
 
 def sealed(share: Tensor, width: int) -> Tensor:

@@ -119,6 +119,8 @@ class Posed(NamedTuple):
     """(B, 1, 3) translation from driven back to the photo, IPD."""
     head: Tensor
     """(B, 3, 3) driven head rotation."""
+    aside: Tensor
+    """(B, 1, 1) sine of how far the photo's head looks away from where it is turned to."""
     eyes: Tensor
     """(B, 1, 3) driven neutral midpoint of the pupils, camera coordinates."""
     anchors: Tensor
@@ -210,10 +212,11 @@ class Poser(nn.Module):
         batch = keypoints.shape[0]
         view = perspective[..., None]
         photo, size, axis = in_camera(keypoints, self.pupils, view)
-        turn_s, turn_d = rotation(source[:, 57:60]), rotation(motion[:, 57:60])
+        codes = torch.cat([source, motion])
+        turn_s, turn_d = rotation(codes[:, 57:60]).chunk(2)
         up = torch.tensor([1.0, -1.0, 1.0], device=source.device)
         move_s, move_d = (source[:, None, 60:] * up), (motion[:, None, 60:] * up)  # (B, 1, 3)
-        both = torch.matmul(torch.cat([source, motion])[:, :57], self.delta)
+        both = torch.matmul(codes[:, :57], self.delta)
         own, driven = both.view(2 * batch, self.count, 3).chunk(2)
         rows_s, rows_d = turn_s.transpose(1, 2), turn_d.transpose(1, 2)  # X = H @ rows
         plain = photo - torch.matmul(own, rows_s)  # posed, without expression
@@ -232,6 +235,9 @@ class Poser(nn.Module):
         amplitude = front * torch.exp(self.gain) * self.shown * (1 - hide) * (1 - hide)
         amplitude = amplitude * (1 + (IRIS - 1) * self.pupils.sum(0))
         calm = torch.matmul(head, rows_d) + rest + move_d
+        ahead, other = turn_s[:, :2, 2:], turn_d[:, :2, 2:]
+        way = ahead - other
+        far = torch.sqrt((way * way).sum(1, keepdim=True) + 1e-4)
         places = _project(points, size, axis, view)
         seen = torch.cat([places, points[..., 2:]], -1)
         same = points - self.weight * torch.matmul(driven - own, rows_d)
@@ -250,6 +256,7 @@ class Poser(nn.Module):
             pivot_photo=rest + move_s,
             travel=move_s - move_d,
             head=turn_d,
+            aside=(ahead * way).sum(1, keepdim=True) / far,
             eyes=torch.matmul(self.pupils, calm).mean(1, keepdim=True),
             anchors=_project(torch.matmul(self.groups, calm) * self.each, size, axis, view),
             teeth=torch.matmul(self.rows, seen),

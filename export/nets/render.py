@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vivant import latent
-from vivant.export.nets.encode import COLOURS, LEARNED, PARTS, PRIOR
+from vivant.export.nets.encode import COLOURS, LEARNED, OUTLINES, PARTS, PRIOR
 from vivant.export.nets.layers import SLOPE, Steered, conv, films, fold, quiet, upsample
-from vivant.export.nets.matte import sealed
+from vivant.export.nets.matte import about, sealed
 from vivant.export.nets.mirror import MOTION_MIRROR
 from vivant.export.nets.painter import (
     CODE,
@@ -36,7 +36,7 @@ from vivant.export.nets.painter import (
 )
 from vivant.export.nets.pose import SCALE, Posed, Poser, load_rig
 from vivant.export.nets.rim import Rim, rise
-from vivant.export.nets.warp import Double, centres, hats, planes, sample
+from vivant.export.nets.warp import centres, hats, planes, sample
 
 FLOW = 128
 """Side of the flow field."""
@@ -51,6 +51,8 @@ FOLDED = (0.0, 0.3)
 where it folds, beside a face that turns further, the person would show twice. Elsewhere background
 is not painted over what the flow shows of the person: a network that is not sure of an outline
 covers it, and hair was cut narrower by a grey band."""
+WITHIN = (0.3, 0.8)
+"""Share of a pixel that is the person's from which on, and above which wholly, it is mirrored."""
 STILL = 25.0
 """Gate 1 - exp(-STILL |normalised motion change|^2): the photo's own motion returns the photo."""
 CHANGED = 10.0
@@ -81,6 +83,8 @@ class Rendered(NamedTuple):
     """(B, 3, 256, 256)."""
     first: Tensor
     """(B, 2, 128, 128) the flow before its correction."""
+    plain: Tensor
+    """(B, 2, 128, 128) the flow before what is hidden is led elsewhere."""
     light: Tensor
     """(B, 1, 32, 32) logarithm of the light on the photo's surfaces, to what it was."""
     bare: tuple[Tensor, Tensor]
@@ -127,6 +131,7 @@ class Render(nn.Module):
     shapes: Tensor
     scale: Tensor
     twice: Tensor
+    twofold: Tensor
     fourfold: Tensor
     eightfold: Tensor
 
@@ -168,9 +173,9 @@ class Render(nn.Module):
         start_shut(self.leave)
         self.reveal = conv(24, 4)
         quiet(self.reveal, 0.1)
-        self.enlarge = Double(5, FLOW)
         self.rim = Rim()
         self.register_buffer("twice", hats(64, FLOW), persistent=False)
+        self.register_buffer("twofold", hats(FLOW, PAINT), persistent=False)
         self.register_buffer("fourfold", hats(64, PAINT), persistent=False)
         self.register_buffer("eightfold", hats(CELLS, PAINT), persistent=False)
         self.mouth = Painter(64, 0.68, 0.2, 40, LIPS, teeth=True)
@@ -198,13 +203,17 @@ class Render(nn.Module):
         gate = 1 - torch.exp(-STILL * (change * change).sum(1, keepdim=True))[:, :, None, None]
         blocks = [*self.level32, *self.level16, self.back32, self.back64]
         film = films(self.steer(torch.cat([motion / self.scale, change], 1) * 0.5), blocks)
-        folded, outline, prior, view, learned, colours = features.split(PARTS, 1)
+        stack, outline, prior, view, learned, colours = features.split(PARTS, 1)
         background, front = colours.split(COLOURS // 2, 1)
         posed = self.poser(keypoints, source, motion, view[:, :, 0, 0], away)
         posed = posed if truth is None else self.poser.with_teeth(posed, truth)
         person, _ = prior.split([1, PRIOR - 1], 1)
-        photo = F.pixel_shuffle(folded, 4)  # (B, 3, 256, 256)
-        outline = F.pixel_shuffle(outline, 4)  # (B, 1, 256, 256)
+        photo = stack.reshape(batch, 3, PAINT, PAINT)
+        outline, stayed, had = outline.split(OUTLINES, 1)
+        outline, stayed = (
+            outline.reshape(batch, 1, PAINT, PAINT),
+            stayed.reshape(batch, 1, FLOW, FLOW),
+        )
 
         line = centres(FLOW, features).expand(batch, -1)
         windows = self.windows(posed, motion, change)
@@ -217,11 +226,12 @@ class Render(nn.Module):
         # Flow is taught by exact flow alone: through pictures its gradient is mostly noise.
         fixed = flow.detach()
         shown = sample(photo, fixed)  # (B, 3, 128, 128)
-        half = F.avg_pool2d
-        maps, flow64, middle = half(first.maps, 2), half(fixed, 2), centres(FLOW // 2, features)
+        halved = F.avg_pool2d(torch.cat([first.maps, fixed, matte, still], 1), 2)
+        maps, flow64, matte, still = halved.split([5, 2, 1, 1], 1)
+        middle = centres(FLOW // 2, features)
         local = self.poser.local(posed, middle, middle, maps[:, 3:4])
         appearance, front = sample(torch.cat([learned, front], 1), flow64).split([LEARNED, 3], 1)
-        x = [appearance, fold(shown - 0.5), maps, local, half(matte, 2), half(still, 2)]
+        x = [appearance, fold(shown - 0.5), maps, local, matte, still]
         x64 = self.act(self.enter(torch.cat([*x, flow64 * 8, first.heats], 1)))
         x32 = self.act(self.down32(x64))
         for block in self.level32:
@@ -233,19 +243,27 @@ class Render(nn.Module):
         x64 = self.back64(self.act(upsample(self.up64(x32)) + x64), next(film))
         # Light that has moved shows on the person alone.
         light = 2 * torch.sigmoid(2 * self.light(x32).float()) - 1
-        light = light * F.avg_pool2d(matte, 4) * (LIGHT * gate)
+        light = light * F.avg_pool2d(matte, 2) * (LIGHT * gate)
 
-        flow = flow + F.pixel_shuffle(self.residual(x64), 2).float() * (STEP * gate)
+        more = self.residual(x64).float() * (STEP * gate)
+        flow = flow + F.pixel_shuffle(more, 2)
+        # What this is of the mean of 2x2 cells.
+        flow64 = flow64 + torch.cat([part.mean(1, keepdim=True) for part in more.split(4, 1)], 1)
         depth, lean = maps[:, 3:4] * posed.size[..., None], posed.back[:, :2, 2:, None]
-        stretched = half(flow, 2), depth, lean, person, local
-        step = self.rim(*(part.detach() for part in stretched))
-        flow = flow + self.twice @ step @ self.twice.T
-        shown, share = (sample(picture, flow.detach()) for picture in (photo, outline))
+        stretched = flow64, depth, lean, person, local, posed.aside
+        led = self.rim(*(part.detach() for part in stretched))
+        steps = self.twice @ torch.cat([led.step, led.mirrored], 1) @ self.twice.T
+        step, mirrored = steps.chunk(2, 1)
+        plain, flow = flow, flow + step
+        share = sample(outline, flow.detach())
         # What a flow that draws the outline out has torn is mended with the person's colour.
-        moved, stayed = sealed(share, SEALED), half(outline, 2)
-        torn = rise(moved - share, TORN)
-        # Two cells about them, in the cells of 64 of what lies behind.
-        reach, had = F.max_pool2d(torch.cat([moved, stayed], 1), 6, 2, 2).split(1, 1)
+        moved = sealed(share, SEALED)
+        # The outline stays where it is, and so do gaps in it.
+        within = rise(share, WITHIN)
+        flow = flow + within * mirrored
+        shown = sample(photo, flow.detach())
+        torn = rise(moved - torch.maximum(share, within), TORN)
+        reach = about(moved)
         shown = shown + torn * (self.twice @ front @ self.twice.T - shown)
         detail = F.pixel_shuffle(self.detail(x64), 2)  # (B, 16, 128, 128)
         seen = torch.cat([shown - 0.5, moved, stayed], 1)
@@ -256,8 +274,8 @@ class Render(nn.Module):
         change = light + light * light * (0.5 + light * (1 / 6))
         faint = FAINT * torch.abs(change).mean((1, 2, 3), keepdim=True)
         change = self.eightfold @ change @ self.eightfold.T
-        single = rise(self.rim.area(half(first.flow.detach(), 2)), FOLDED)
-        behind = torch.cat([background, single, reach, torch.relu(had - reach)], 1)
+        single = torch.maximum(rise(led.least, FOLDED), led.shown)
+        behind = torch.cat([background, single, led.shown, reach, torch.relu(had - reach)], 1)
         person = torch.cat([moved, torn], 1)
         made = self.compose(detail, shown, person, behind, close)
         bare = made.occlusion * gate, made.ink / (made.occlusion + THIN)
@@ -265,7 +283,8 @@ class Render(nn.Module):
         change, faint = change * made.moved, faint * made.moved
         occlusion, ink = relit(made.occlusion, made.ink, made.shown, change, faint)
         paint = ink / (occlusion + THIN)
-        return Rendered(flow, occlusion * gate, paint, start, light, bare, made.drawn)
+        occlusion = occlusion * gate
+        return Rendered(flow, occlusion, paint, start, plain, light, bare, made.drawn)
 
     def first(
         self, posed: Posed, prior: Tensor, line: Tensor, windows: list[tuple[Painter, Window]]
@@ -289,18 +308,19 @@ class Render(nn.Module):
         close: Tensor,
     ) -> Composed:
         """Layers of paint. ``shown`` (B, 3, 128, 128) is the warped photo; ``person``
-        (B, 2, 128, 128): where they are, and where the flow tears them; ``behind`` (B, 6, 64, 64):
-        the background, where the flow does not fold, how far about the person they may be painted
-        over, and where they were and are no more."""
+        (B, 2, 128, 128): where they are, and where the flow tears them; ``behind`` (B, 7, 64, 64):
+        the background, where the flow does not fold, where it is led inside the outline, how far
+        about the person they may be painted over, and where they were and are no more."""
         weights = torch.cat([self.leave.weight, self.reveal.weight])
         biases = torch.cat([self.leave.bias, self.reveal.bias])  # type: ignore[list-item]
         out = F.pixel_shuffle(self.leave.of(detail, weights, biases), 2).float()
         occlusion, keep, colour, reveal = planes(out, [1, 1, 3, 1])
-        shown, moved, torn = planes(self.enlarge(torch.cat([shown, person], 1)), [3, 1, 1])
+        large = self.twofold @ torch.cat([shown, person], 1) @ self.twofold.T
+        shown, moved, torn = large.split([3, 1, 1], 1)
         occlusion, colour = torch.sigmoid(occlusion), torch.sigmoid(colour)
         paint = colour + torch.sigmoid(keep) * (shown - colour)
         behind = self.fourfold @ behind @ self.fourfold.T
-        background, single, reach, uncovered = behind.split([3, 1, 1, 1], 1)
+        background, single, led, reach, uncovered = behind.split([3, 1, 1, 1, 1], 1)
         # Where the person was and is no more, the background continues, and hardly elsewhere.
         left = torch.sigmoid(reveal + uncovered * 8 - 4)
         theirs = moved * single
@@ -312,6 +332,8 @@ class Render(nn.Module):
         near = torch.maximum(moved, uncovered)
         occlusion = occlusion * (near + torch.relu(reach - near) * left)
         paint = paint + (1 - moved * (1 - left)) * (background - paint)
+        # What is hidden, and led there, is of the photo's own grain.
+        occlusion = occlusion * (1 - moved * led)
         torn = torn * (1 - occlusion)
         paint, occlusion = paint + torn * (shown - paint), occlusion + torn
         weight, premultiplied = close.split([1, 3], 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 
@@ -55,33 +55,6 @@ def planes(x: Tensor, counts: list[int]) -> list[Tensor]:
     batch, channels, high, wide = x.shape
     parts = x.reshape(batch, channels * high, wide).split([n * high for n in counts], 1)
     return [part.reshape(batch, -1, high, wide) for part in parts]
-
-
-class Double(nn.Module):
-    """Bilinear ``resize`` to twice the size, as a convolution: (B, C, h, w) -> (B, C, 2 h, 2 w).
-
-    Weights beyond the frame, which meet zeros, are given back to what is inside.
-    """
-
-    kernel: Tensor
-    edge: Tensor
-
-    def __init__(self, channels: int, size: int) -> None:
-        super().__init__()
-        line = torch.tensor([[0.25, 0.75, 0.0], [0.0, 0.75, 0.25]])
-        cell = (line[:, None, :, None] * line[None, :, None, :]).reshape(4, 3, 3)
-        kernel = torch.zeros(channels, 4, channels, 3, 3)
-        for channel in range(channels):
-            kernel[channel, :, channel] = cell
-        self.register_buffer("kernel", kernel.flatten(0, 1), persistent=False)
-        edge = torch.ones(2 * size)
-        edge[0] = edge[-1] = 4 / 3
-        self.register_buffer("edge", edge, persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) -> (B, C, 2 h, 2 w)"""
-        inside = F.pixel_shuffle(F.conv2d(x, self.kernel, padding=1), 2)
-        return inside * self.edge * self.edge[:, None]
 
 
 def composite(photo: Tensor, flow: Tensor, occlusion: Tensor, paint: Tensor) -> Tensor:
