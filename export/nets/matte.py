@@ -122,7 +122,7 @@ def grown(portrait: Tensor, person: Tensor) -> Tensor:
 
 def about(share: Tensor) -> Tensor:
     """The most of shares (B, 1, 2 n, 2 n) in two cells about each of n x n: (B, 1, n, n)."""
-    return F.max_pool2d(F.max_pool2d(share, 2), 3, 1, 1)
+    return F.max_pool2d(F.max_pool2d(share, 2, 2), 3, 1, 1)
 
 
 def sealed(share: Tensor, width: int) -> Tensor:
