@@ -54,9 +54,15 @@ def write_atomic(path: Path, data: bytes) -> None:
         raise
 
 
+REVISION = 1
+"""Counts the ways in which backends have changed graphs before they compiled them: what was kept
+in another is not taken."""
+
+
 @dataclass(frozen=True)
 class Key:
-    """What a compiled graph depends on; another value of any field is another entry."""
+    """What a compiled graph depends on; another value of any field is another entry, and so is
+    another ``REVISION``."""
 
     model: str
     """SHA-256 of the artifact."""
@@ -69,8 +75,8 @@ class Key:
     """Everything else that changes the compiled graph, such as threads and precision."""
 
     def digest(self) -> bytes:
-        """SHA-256 of all fields."""
-        fields = [self.model, self.backend, self.version, self.device, self.options]
+        """SHA-256 of all fields and ``REVISION``."""
+        fields = [self.model, self.backend, self.version, self.device, self.options, REVISION]
         return hashlib.sha256(json.dumps(fields).encode()).digest()
 
 

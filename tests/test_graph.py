@@ -19,6 +19,7 @@ import pytest
 from tiny_bundle import write_tiny_bundle
 
 from vivant import backends, graph, plan
+from vivant import cache as caches
 from vivant.backends import BACKENDS, Executable, Options, Signature, load_backend
 from vivant.bundle import MANIFEST, STAGES, Bundle
 from vivant.cache import Cache
@@ -253,6 +254,17 @@ def test_the_cache_is_sealed_after_the_golden_output(bundle: Bundle, tmp_path: P
     inputs, _ = bundle.golden(bundle.stage("listen"))
     for name, value in first(inputs).items():
         np.testing.assert_array_equal(value, second(inputs)[name])
+
+
+def test_what_was_compiled_in_another_way_is_built_again(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backend that changes graphs otherwise before it compiles them takes none of the former."""
+    cache = Cache(tmp_path)
+    load_graph(bundle, "listen", "openvino", cache=cache)
+    monkeypatch.setattr(caches, "REVISION", caches.REVISION + 1)
+    assert not load_graph(bundle, "listen", "openvino", cache=cache).loading.cached
+    assert load_graph(bundle, "listen", "openvino", cache=cache).loading.cached
 
 
 def test_a_damaged_cache_is_built_again(bundle: Bundle, tmp_path: Path) -> None:

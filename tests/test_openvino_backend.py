@@ -76,12 +76,3 @@ def test_only_int8_is_shortened_and_only_where_it_helps(
     graph = ov.compile(model[0], signature, Options(precision=precision), model[1])
     assert bool(seen) == (able and precision == "int8")
     assert graph.run([np.ones(SHAPE, np.float32)])[0].shape == SHAPE
-
-
-def test_graphs_that_were_compiled_in_another_way_are_not_taken(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The version, which is part of a cached graph's key, tells how graphs are changed."""
-    before = ov.version()
-    monkeypatch.setattr(ov, "GRAPHS", ov.GRAPHS + 1)
-    assert ov.version() != before

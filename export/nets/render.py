@@ -210,10 +210,8 @@ class Render(nn.Module):
         person, _ = prior.split([1, PRIOR - 1], 1)
         photo = stack.reshape(batch, 3, PAINT, PAINT)
         outline, stayed, had = outline.split(OUTLINES, 1)
-        outline, stayed = (
-            outline.reshape(batch, 1, PAINT, PAINT),
-            stayed.reshape(batch, 1, FLOW, FLOW),
-        )
+        outline = outline.reshape(batch, 1, PAINT, PAINT)
+        stayed = stayed.reshape(batch, 1, FLOW, FLOW)
 
         line = centres(FLOW, features).expand(batch, -1)
         windows = self.windows(posed, motion, change)

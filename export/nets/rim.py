@@ -98,11 +98,11 @@ class Rim(nn.Module):
         for k in range(CELLS):
             before, after = max(k - 1, 0), min(k + 1, CELLS - 1)
             slope[k, after], slope[k, before] = (s * CELLS / (after - before) for s in (1, -1))
-        near = (torch.arange(CELLS)[:, None] - torch.arange(CELLS)).abs() < 2
+        apart = (torch.arange(CELLS)[:, None] - torch.arange(CELLS)).abs()
+        near = apart < 2
         mean = near / near.sum(1, keepdim=True)
         constants = {"window": window, "middle": middle / known, "known": known}
         constants |= {"slope": slope, "mean": mean, "smooth_slope": slope @ mean}
-        apart = (torch.arange(CELLS)[:, None] - torch.arange(CELLS)).abs().float()
         constants["spread"] = torch.exp(-apart / NEAR)
         for name, value in constants.items():
             self.register_buffer(name, value, persistent=False)

@@ -360,7 +360,7 @@ def face_loss(
     motion = batch["motion"]
     # Seams that are judged beside their place teach that there are none.
     driven = render.predict(features, points, code, motion, away, batch["target_points"])
-    flow, first, drawn = driven.plain, driven.first, driven.flow.detach()
+    flow, first, final = driven.plain, driven.first, driven.flow.detach()
 
     segment, visible, target = batch["target_segment"], batch["visible"], batch["target"]
     mouth, eyes = regions.blobs(batch["target_points"], 128)
@@ -380,9 +380,9 @@ def face_loss(
     rough = sum(e.abs().mean() for e in edges((flow - first) * FRAME))
 
     close = torch.maximum(mouth, eyes)
-    truth, target = target, as_drawn(batch, drawn, close)
+    truth, target = target, as_drawn(batch, final, close)
 
-    warped = sample(photo, resize(drawn, PAINT))
+    warped = sample(photo, resize(final, PAINT))
     out = warped * (1 - driven.occlusion) + driven.paint * driven.occlusion
     occlusion, paint = driven.bare
     # Where the flow draws the outline too far out nothing is to be painted: it would be a haze.

@@ -20,11 +20,6 @@ PACKAGE = "openvino"
 _PRECISIONS = {"fp16": "f16", "bf16": "bf16"}
 
 
-GRAPHS = 1
-"""Counts the ways in which graphs were changed before they were compiled, see ``shorten``: what
-was compiled and kept in another way is not taken."""
-
-
 @cache
 def _vendor() -> Any:
     # Importing OpenVINO sends statistics of use over the network, unless this package is missing.
@@ -40,8 +35,8 @@ def _core() -> Any:
 
 
 def version() -> str:
-    """OpenVINO's version and build, and how this file changes graphs."""
-    return f"{_vendor().get_version()}, graphs {GRAPHS}"
+    """OpenVINO's version and build."""
+    return str(_vendor().get_version())
 
 
 def devices() -> tuple[str, ...]:
